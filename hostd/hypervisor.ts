@@ -86,7 +86,10 @@ export interface Hypervisor {
   observe(): VmObservation[];
   usage(): Promise<HostUsage>;
 
-  inspectImage(image: { fileName: string; format: ImageFormat; maxVirtualBytes: number }, run: Run): Promise<ImageFacts>;
+  inspectImage(
+    image: { fileName: string; format: ImageFormat; maxVirtualBytes: number },
+    run: Run,
+  ): Promise<ImageFacts>;
   /** Answers the virtual size of the copy in bytes. */
   prepareTemplate(
     template: { templateId: string; fileName: string; format: ImageFormat; sha256: string; storagePath: string },

@@ -1,0 +1,36 @@
+import { VirtgraphError } from '../domain/errors.ts';
+
+const CONNECTION_LOST = new Set(['PROTOCOL_CONNECTION_LOST', 'ECONNRESET', 'EPIPE', 'PROTOCOL_SEQUENCE_TIMEOUT']);
+/** Deadlock, lock wait, record changed since last read. */
+const CONTENTION = new Set(['ER_LOCK_DEADLOCK', 'ER_LOCK_WAIT_TIMEOUT', 'ER_CHECKREAD']);
+/** The database is away, full, read-only or refuses: an outage, not a fault of the request. */
+const OUTAGE = new Set([
+  ...CONNECTION_LOST,
+  ...CONTENTION,
+  'ECONNREFUSED',
+  'ENOENT',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'ER_CON_COUNT_ERROR',
+  'ER_DISK_FULL',
+  'ER_RECORD_FILE_FULL',
+  'ER_OPTION_PREVENTS_STATEMENT',
+  'ER_SERVER_SHUTDOWN',
+  'ER_CONNECTION_KILLED',
+  'ER_QUERY_INTERRUPTED',
+  'POOL_CLOSED',
+  'ERR_STREAM_DESTROYED',
+]);
+
+export const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? '';
+export const isConnectionLost = (error: unknown): boolean => CONNECTION_LOST.has(codeOf(error));
+export const isRetryable = (error: unknown): boolean => isConnectionLost(error) || CONTENTION.has(codeOf(error));
+/** Whether the error came from a driver that could not reach or use the database. */
+export const isOutage = (error: unknown): boolean => OUTAGE.has(codeOf(error)) && 'errno' in (error as object);
+
+export const unavailable = (cause: unknown): VirtgraphError =>
+  new VirtgraphError(
+    { code: 'UNAVAILABLE', message: 'The database does not answer. Try again in a moment.' },
+    { cause },
+  );

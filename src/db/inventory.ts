@@ -1,0 +1,214 @@
+import type { Kysely } from 'kysely';
+import type { PlacementHost, PlacementStorage } from '../domain/placement.ts';
+import type { Cluster, Database, Host, Offering, Pod, PrimaryStorage, Template, Zone } from './tables.ts';
+import type { Change } from './transition.ts';
+
+/** The kinds that change by the hand of an operator, so that a process can hold them all. */
+interface Held {
+  zone: Zone;
+  pod: Pod;
+  cluster: Cluster;
+  host: Host;
+  primary_storage: PrimaryStorage;
+  offering: Offering;
+  template: Template;
+}
+type HeldKind = keyof Held;
+const KINDS: HeldKind[] = ['zone', 'pod', 'cluster', 'host', 'primary_storage', 'offering', 'template'];
+const isHeld = (kind: string): kind is HeldKind => (KINDS as string[]).includes(kind);
+
+interface Room {
+  vcpus: number;
+  memoryMib: number;
+  bytes: number;
+}
+type RoomOwner = { host: number; storage: number | null };
+
+class Shelf<T extends { id: number; uid: Buffer }> {
+  readonly byId = new Map<number, T>();
+  readonly byUid = new Map<string, T>();
+
+  put(row: T): void {
+    this.byId.set(row.id, row);
+    this.byUid.set(row.uid.toString('hex'), row);
+  }
+
+  drop(id: number): void {
+    const row = this.byId.get(id);
+    if (!row) return;
+    this.byId.delete(id);
+    this.byUid.delete(row.uid.toString('hex'));
+  }
+}
+
+/**
+ * What this process believes of the hierarchy, its capacity and what VMs are made of. Read once, then kept up by the
+ * change feed. Only a hint: guarded writes decide, so a wrong belief costs a refused transaction, never over-commitment.
+ */
+export class Inventory {
+  readonly #db: Kysely<Database>;
+  readonly #shelves: { [K in HeldKind]: Shelf<Held[K]> } = {
+    zone: new Shelf(),
+    pod: new Shelf(),
+    cluster: new Shelf(),
+    host: new Shelf(),
+    primary_storage: new Shelf(),
+    offering: new Shelf(),
+    template: new Shelf(),
+  };
+  /** `<template>.<storage>` of the copies that are prepared. */
+  #copies = new Set<string>();
+  /** Room that transactions of this process are about to take. */
+  readonly #pendingHost = new Map<number, Room>();
+  readonly #pendingStorage = new Map<number, number>();
+  readonly #stale = new Map<HeldKind, Set<number>>();
+  #refreshing: Promise<void> | undefined;
+
+  constructor(db: Kysely<Database>) {
+    this.#db = db;
+  }
+
+  async load(): Promise<void> {
+    for (const kind of KINDS) await this.#read(kind, null);
+    await this.#readCopies();
+  }
+
+  get<K extends HeldKind>(kind: K, id: number): Held[K] | undefined {
+    return this.#shelves[kind].byId.get(id);
+  }
+
+  byUid<K extends HeldKind>(kind: K, uid: Buffer): Held[K] | undefined {
+    return this.#shelves[kind].byUid.get(uid.toString('hex'));
+  }
+
+  all<K extends HeldKind>(kind: K): Iterable<Held[K]> {
+    return this.#shelves[kind].byId.values();
+  }
+
+  hasCopy(templateId: number, storageId: number): boolean {
+    return this.#copies.has(`${templateId}.${storageId}`);
+  }
+
+  noteCopy(templateId: number, storageId: number): void {
+    this.#copies.add(`${templateId}.${storageId}`);
+  }
+
+  /** To be called with every change that is told; the rows are read again soon after, many at a time. */
+  changed(changes: Change[]): void {
+    for (const { kind, id } of changes) {
+      if (!isHeld(kind)) continue;
+      const ids = this.#stale.get(kind);
+      if (ids) ids.add(id);
+      else this.#stale.set(kind, new Set([id]));
+    }
+    if (this.#stale.size > 0) void this.refresh();
+  }
+
+  /** Resolves when all changes that were told so far are read. A failed read is tried again with the next. */
+  refresh(): Promise<void> {
+    this.#refreshing ??= this.#readStale().finally(() => {
+      this.#refreshing = undefined;
+    });
+    return this.#refreshing;
+  }
+
+  async #readStale(): Promise<void> {
+    while (this.#stale.size > 0) {
+      const [kind, ids] = this.#stale.entries().next().value!;
+      this.#stale.delete(kind);
+      try {
+        await this.#read(kind, [...ids]);
+        if (kind === 'template') await this.#readCopies();
+      } catch {
+        // The database is away: keep what is known to be stale, and let the next change or the sweep try again.
+        const again = this.#stale.get(kind);
+        this.#stale.set(kind, again ? again.union(ids) : ids);
+        return;
+      }
+    }
+  }
+
+  async #read<K extends HeldKind>(kind: K, ids: number[] | null): Promise<void> {
+    let query = this.#db
+      .selectFrom(kind as 'zone')
+      .selectAll()
+      .where('deleted_at', 'is', null);
+    if (ids) query = query.where('id', 'in', ids);
+    const rows = (await query.execute()) as unknown as Held[K][];
+    const shelf = this.#shelves[kind] as Shelf<Held[K]>;
+    const found = new Set(rows.map((row) => row.id));
+    for (const id of ids ?? [...shelf.byId.keys()]) if (!found.has(id)) shelf.drop(id);
+    for (const row of rows) shelf.put(row);
+  }
+
+  async #readCopies(): Promise<void> {
+    const rows = await this.#db.selectFrom('template_copy').select(['template_id', 'primary_storage_id']).execute();
+    this.#copies = new Set(rows.map((row) => `${row.template_id}.${row.primary_storage_id}`));
+  }
+
+  *placementHosts(): Generator<PlacementHost> {
+    for (const host of this.all('host')) {
+      const pending = this.#pendingHost.get(host.id);
+      yield {
+        id: host.id,
+        name: host.name,
+        clusterId: host.cluster_id,
+        zoneId: host.zone_id,
+        wantedState: host.wanted_state,
+        parentsEnabled: this.#parentsEnabled(host),
+        linkState: host.link_state,
+        vcpusFree: host.vcpus_cap - host.vcpus_used - (pending?.vcpus ?? 0),
+        vcpusCap: host.vcpus_cap,
+        memoryFreeMib: host.memory_cap_mib - host.memory_used_mib - (pending?.memoryMib ?? 0),
+        memoryCapMib: host.memory_cap_mib,
+      };
+    }
+  }
+
+  *placementStorages(): Generator<PlacementStorage> {
+    for (const storage of this.all('primary_storage')) {
+      yield {
+        id: storage.id,
+        name: storage.name,
+        clusterId: storage.cluster_id,
+        enabled: storage.wanted_state === 'ENABLED',
+        bytesFree: storage.bytes_cap - storage.bytes_used - (this.#pendingStorage.get(storage.id) ?? 0),
+        bytesCap: storage.bytes_cap,
+      };
+    }
+  }
+
+  /** Holds room while a transaction that takes it is under way. Call the result when it has ended. */
+  reserve(owner: RoomOwner, room: Room): (taken: boolean) => void {
+    this.#pend(owner, room, 1);
+    return (taken) => {
+      this.#pend(owner, room, -1);
+      if (!taken) return;
+      // Until the feed has brought the row anew.
+      const host = this.get('host', owner.host);
+      if (host) {
+        host.vcpus_used += room.vcpus;
+        host.memory_used_mib += room.memoryMib;
+      }
+      const storage = owner.storage === null ? undefined : this.get('primary_storage', owner.storage);
+      if (storage) storage.bytes_used += room.bytes;
+    };
+  }
+
+  #pend(owner: RoomOwner, room: Room, sign: 1 | -1): void {
+    const held = this.#pendingHost.get(owner.host) ?? { vcpus: 0, memoryMib: 0, bytes: 0 };
+    held.vcpus += sign * room.vcpus;
+    held.memoryMib += sign * room.memoryMib;
+    this.#pendingHost.set(owner.host, held);
+    if (owner.storage === null) return;
+    this.#pendingStorage.set(owner.storage, (this.#pendingStorage.get(owner.storage) ?? 0) + sign * room.bytes);
+  }
+
+  #parentsEnabled(host: Host): boolean {
+    return (
+      this.get('cluster', host.cluster_id)?.wanted_state === 'ENABLED' &&
+      this.get('pod', host.pod_id)?.wanted_state === 'ENABLED' &&
+      this.get('zone', host.zone_id)?.wanted_state === 'ENABLED'
+    );
+  }
+}

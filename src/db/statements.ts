@@ -1,0 +1,251 @@
+import { type CompiledQuery, type Kysely, type RawBuilder, sql } from 'kysely';
+import type { Database } from './tables.ts';
+import type {
+  Change,
+  Computed,
+  Hold,
+  Insert,
+  NewEvent,
+  Patch,
+  PatchTable,
+  Refusal,
+  Remove,
+  Take,
+  Transition,
+} from './transition.ts';
+
+/** One statement with how many rows it must hit and what it means if it doesn't. */
+export interface Statement {
+  query: CompiledQuery;
+  mustHit: number | null;
+  otherwise: Refusal;
+}
+
+/**
+ * The order in which every writer locks: jobs first, so that a stale worker stops before it has touched anything else;
+ * then rows that only a job's owner locks; parents, shared; inserts, which nobody else can see; counted rows last, for
+ * they are the hottest, in ascending id.
+ */
+const PATCH_ORDER: PatchTable[] = [
+  'job',
+  'job_step',
+  'vm',
+  'volume',
+  'template',
+  'host_join_token',
+  'zone',
+  'pod',
+  'cluster',
+  'offering',
+  'primary_storage',
+  'host',
+];
+const HOLD_ORDER: Hold['table'][] = ['zone', 'pod', 'cluster', 'offering', 'template', 'primary_storage'];
+
+/** Everything up to the commit, without the change feed. */
+export function statementsFor(db: Kysely<Database>, transitions: Transition[]): Statement[] {
+  const writes = transitions.flatMap((t) => t.writes);
+  const patches = writes.filter((w) => w.op === 'patch');
+  return [
+    ...PATCH_ORDER.flatMap((table) => patchStatements(db, table, patches)),
+    ...holdStatements(
+      db,
+      writes.filter((w) => w.op === 'hold'),
+    ),
+    ...insertStatements(
+      db,
+      writes.filter((w) => w.op === 'insert'),
+    ),
+    ...removeStatements(
+      db,
+      writes.filter((w) => w.op === 'remove'),
+    ),
+    ...takeStatements(
+      db,
+      writes.filter((w) => w.op === 'take'),
+    ),
+  ];
+}
+
+/**
+ * The change feed, the last thing before COMMIT: `feed_head` hands out consecutive numbers under its row lock, so
+ * `seq` is the order of commits and has no gaps. A reader of `seq > cursor` misses nothing.
+ *
+ * @see docs/adr/0002-dense-change-feed.md
+ */
+export function feedStatements(db: Kysely<Database>, transitions: Transition[], origin: string): CompiledQuery[] {
+  const changes = distinctChanges(transitions);
+  const events = transitions.flatMap((t) => t.events);
+  const total = changes.length + events.length;
+  if (total === 0) return [];
+  const seqOf = (index: number): RawBuilder<number> => sql`LAST_INSERT_ID() - ${total - 1 - index}`;
+  const statements: CompiledQuery[] = [
+    db
+      .updateTable('feed_head')
+      .set({ seq: sql`LAST_INSERT_ID(seq + ${total})` })
+      .compile(),
+  ];
+  if (changes.length > 0) {
+    const rows = changes.map(({ kind, id }, i) => ({ seq: seqOf(i), kind, resource_id: id, origin }));
+    statements.push(db.insertInto('change').values(rows).compile());
+  }
+  if (events.length > 0) {
+    const rows = events.map((event, i) => eventRow(event, seqOf(changes.length + i)));
+    statements.push(db.insertInto('event').values(rows).compile());
+  }
+  return statements;
+}
+
+const eventRow = (event: NewEvent, seq: RawBuilder<number>) => ({
+  seq,
+  type: event.type,
+  subject_kind: event.subject.kind,
+  subject_id: event.subject.id,
+  job_id: event.jobId,
+  actor: event.actor,
+  reason: event.reason,
+  changes: JSON.stringify(event.changes),
+});
+
+/** Each changed resource once, in the order of first mention. */
+export function distinctChanges(transitions: Transition[]): Change[] {
+  const seen = new Map<string, Change>();
+  for (const { changes } of transitions) for (const c of changes) seen.set(`${c.kind} ${c.id}`, c);
+  return [...seen.values()];
+}
+
+function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch[]): Statement[] {
+  const mine = patches.filter((p) => p.table === table);
+  const groups = byShape(mine, (p) => `${JSON.stringify(p.guard)} ${JSON.stringify(p.set)}`);
+  const key = table === 'job_step' ? 'job_id' : 'id';
+  return groups.map((group) => {
+    const { guard, set, otherwise } = group[0]!;
+    const ids = distinctAscending(group.map((p) => p.id));
+    let query = db
+      .updateTable(table as 'job')
+      .set(columns(set))
+      .where(sql.ref(key), 'in', ids);
+    for (const [column, value] of Object.entries(guard)) {
+      if (value === null) query = query.where(sql.ref(column), 'is', null);
+      else if (Array.isArray(value)) query = query.where(sql.ref(column), 'in', value);
+      else query = query.where(sql.ref(column), '=', value);
+    }
+    return { query: query.compile(), mustHit: ids.length, otherwise };
+  });
+}
+
+function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
+  return HOLD_ORDER.flatMap((table) => {
+    const ids = distinctAscending(holds.filter((h) => h.table === table).map((h) => h.id));
+    if (ids.length === 0) return [];
+    // LOCK IN SHARE MODE is the one spelling that MariaDB and MySQL share.
+    const query = db
+      .selectFrom(table as 'zone')
+      .select('id')
+      .where('id', 'in', ids)
+      .where('deleted_at', 'is', null)
+      .where('wanted_state', '=', 'ENABLED')
+      .orderBy('id')
+      .modifyEnd(sql`LOCK IN SHARE MODE`);
+    return [{ query: query.compile(), mustHit: ids.length, otherwise: 'gone' as const }];
+  });
+}
+
+function insertStatements(db: Kysely<Database>, inserts: Insert[]): Statement[] {
+  return byShape(inserts, (i) => `${i.table} ${Object.keys(i.row).join()} ${i.orExists}`).map((group) => {
+    const { table, row, orExists } = group[0]!;
+    let query = db.insertInto(table as 'change').values(group.map((i) => columns(i.row) as never));
+    if (orExists) {
+      const column = Object.keys(row)[0]!;
+      query = query.onDuplicateKeyUpdate({ [column]: sql.ref(column) } as never);
+    }
+    return { query: query.compile(), mustHit: orExists ? null : group.length, otherwise: 'stale' };
+  });
+}
+
+function removeStatements(db: Kysely<Database>, removes: Remove[]): Statement[] {
+  return removes.map(({ table, key }) => {
+    let query = db.deleteFrom(table);
+    for (const [column, value] of Object.entries(key)) query = query.where(sql.ref(column), '=', value);
+    return { query: query.compile(), mustHit: 1, otherwise: 'stale' };
+  });
+}
+
+/** One guarded update per counted row for the whole batch, however many VMs land on it. */
+function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
+  return (['primary_storage', 'host'] as const).flatMap((table) =>
+    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts }) => {
+      let query = db
+        .updateTable(table as 'host')
+        .where('id', '=', id)
+        .where('deleted_at', 'is', null);
+      const set: Record<string, unknown> = {};
+      let takesSome = false;
+      for (const [name, amount] of Object.entries(amounts) as [Counted, number][]) {
+        const used = sql.ref(COUNTED[name].used);
+        const cap = sql.ref(COUNTED[name].cap);
+        set[COUNTED[name].used] = sql`${used} + ${amount}`;
+        if (amount > 0) {
+          takesSome = true;
+          query = query.where(sql<boolean>`${used} + ${amount} <= ${cap}`);
+        } else query = query.where(sql<boolean>`${used} >= ${-amount}`);
+      }
+      // A host that was disabled or lost since it was chosen takes nothing new, but gives back.
+      if (takesSome) query = query.where('wanted_state', '=', 'ENABLED');
+      return { query: query.set(set).compile(), mustHit: 1, otherwise: 'full' as const };
+    }),
+  );
+}
+
+const COUNTED = {
+  vcpus: { used: 'vcpus_used', cap: 'vcpus_cap' },
+  memoryMib: { used: 'memory_used_mib', cap: 'memory_cap_mib' },
+  bytes: { used: 'bytes_used', cap: 'bytes_cap' },
+} as const;
+type Counted = keyof typeof COUNTED;
+
+function sumsById(takes: Take[]): { id: number; amounts: Record<string, number> }[] {
+  const sums = new Map<number, Record<string, number>>();
+  for (const { id, amounts } of takes) {
+    const sum = sums.get(id) ?? {};
+    for (const [name, amount] of Object.entries(amounts)) sum[name] = (sum[name] ?? 0) + amount;
+    sums.set(id, sum);
+  }
+  return [...sums].map(([id, amounts]) => ({ id, amounts })).sort((a, b) => a.id - b.id);
+}
+
+function byShape<T>(items: T[], shapeOf: (item: T) => string): T[][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const shape = shapeOf(item);
+    const group = groups.get(shape);
+    if (group) group.push(item);
+    else groups.set(shape, [item]);
+  }
+  return [...groups.values()];
+}
+
+const distinctAscending = (ids: number[]): number[] => [...new Set(ids)].sort((a, b) => a - b);
+
+function columns(row: Record<string, unknown>): Record<string, unknown> {
+  const out: Record<string, unknown> = {};
+  for (const [column, value] of Object.entries(row)) {
+    if (value !== undefined) out[column] = isComputed(value) ? computed(column, value) : value;
+  }
+  return out;
+}
+
+const isComputed = (value: unknown): value is Computed => typeof value === 'object' && value !== null && 'is' in value;
+
+function computed(column: string, value: Computed): RawBuilder<unknown> {
+  switch (value.is) {
+    case 'now':
+      return sql`NOW(6)`;
+    case 'in':
+      return sql`NOW(6) + INTERVAL ${value.ms * 1000} MICROSECOND`;
+    case 'plus':
+      return sql`${sql.ref(column)} + ${value.amount}`;
+    case 'atLeast':
+      return sql`GREATEST(${sql.ref(column)}, ${value.value})`;
+  }
+}

@@ -1,0 +1,325 @@
+import type { ColumnType, Selectable } from 'kysely';
+import type { HostLinkState, HostWantedState, WantedState } from '../domain/host-state.ts';
+import type { JobState, StepDirection, StepState } from '../domain/job-state.ts';
+import type { TargetKind } from '../domain/kinds.ts';
+import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
+import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
+
+/**
+ * The rows, column by column as schema/mysql has them. Who writes what:
+ * `ops` and `jobs` write what is wanted (`state`, `wanted_state`, reservations), `hosts` what is seen
+ * (`observed_*`, `link_*`, `last_seen_at`, `*_total`). Every write goes through the writer (db/writer.ts).
+ */
+
+/** Given by the database unless a write says otherwise. */
+type Defaulted<T> = ColumnType<T, T | undefined, T>;
+type Timestamp = ColumnType<Date, Date | undefined, Date>;
+type NullableTimestamp = ColumnType<Date | null, Date | null | undefined, Date | null>;
+
+interface Named {
+  id: number;
+  uid: Buffer;
+  name: string;
+  generation: Defaulted<number>;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
+}
+
+export interface ZoneTable extends Named {
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface PodTable extends Named {
+  zone_id: number;
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface ClusterTable extends Named {
+  zone_id: number;
+  pod_id: number;
+  wanted_state: Defaulted<WantedState>;
+  vcpu_overcommit: Defaulted<number>;
+  memory_overcommit: Defaulted<number>;
+}
+
+export interface HostTable extends Named {
+  zone_id: number;
+  pod_id: number;
+  cluster_id: number;
+  wanted_state: Defaulted<HostWantedState>;
+  link_state: Defaulted<HostLinkState>;
+  link_process: Defaulted<string | null>;
+  link_session: Defaulted<string | null>;
+  last_seen_at: NullableTimestamp;
+  hypervisor: Defaulted<string | null>;
+  hostd_version: Defaulted<string | null>;
+  /** JSON: string[] */
+  capabilities: string;
+  vcpus_total: Defaulted<number>;
+  memory_total_mib: Defaulted<number>;
+  vcpus_cap: Defaulted<number>;
+  memory_cap_mib: Defaulted<number>;
+  vcpus_used: Defaulted<number>;
+  memory_used_mib: Defaulted<number>;
+  credential_hash: Buffer;
+}
+
+export interface HostJoinTokenTable {
+  id: number;
+  cluster_id: number;
+  token_hash: Buffer;
+  hosts_max: number;
+  hosts_joined: Defaulted<number>;
+  expires_at: Date;
+  created_at: Timestamp;
+}
+
+export interface PrimaryStorageTable extends Named {
+  zone_id: number;
+  pod_id: number;
+  cluster_id: number;
+  kind: Defaulted<'DIRECTORY'>;
+  path: string;
+  wanted_state: Defaulted<WantedState>;
+  bytes_cap: number;
+  bytes_used: Defaulted<number>;
+}
+
+export interface OfferingTable extends Named {
+  wanted_state: Defaulted<WantedState>;
+  vcpus: number;
+  memory_mib: number;
+  disk_gib: number | null;
+}
+
+export interface TemplateTable extends Named {
+  zone_id: number;
+  wanted_state: Defaulted<WantedState>;
+  state: TemplateState;
+  state_reason: Defaulted<string | null>;
+  format: 'QCOW2' | 'RAW';
+  file_name: string;
+  virtual_bytes: Defaulted<number | null>;
+  file_bytes: Defaulted<number | null>;
+  sha256: Defaulted<string | null>;
+  active_job_id: Defaulted<number | null>;
+}
+
+export interface TemplateCopyTable {
+  template_id: number;
+  primary_storage_id: number;
+  created_at: Timestamp;
+}
+
+export interface VmTable {
+  id: number;
+  uid: Buffer;
+  zone_id: number;
+  pod_id: number;
+  cluster_id: number;
+  host_id: number | null;
+  last_host_id: Defaulted<number | null>;
+  offering_id: number;
+  template_id: number;
+  name: string;
+  description: string | null;
+  state: VmState;
+  state_reason: Defaulted<string | null>;
+  vcpus: number;
+  memory_mib: number;
+  epoch: number;
+  active_job_id: number | null;
+  generation: Defaulted<number>;
+  observed_state: Defaulted<ObservedVmState | null>;
+  observed_reason: Defaulted<string | null>;
+  observed_at: NullableTimestamp;
+  observed_host_id: Defaulted<number | null>;
+  observed_epoch: Defaulted<number | null>;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  started_at: NullableTimestamp;
+  destroyed_at: NullableTimestamp;
+  deleted_at: NullableTimestamp;
+}
+
+export interface ReservationTable {
+  vm_id: number;
+  host_id: number;
+  vcpus: number;
+  memory_mib: number;
+}
+
+export interface VmUsageTable {
+  vm_id: number;
+  sampled_at: Date;
+  cpu_ns: number;
+  memory_bytes: number;
+  disk_read_bytes: number;
+  disk_write_bytes: number;
+  network_receive_bytes: number | null;
+  network_transmit_bytes: number | null;
+}
+
+export interface VolumeTable {
+  id: number;
+  uid: Buffer;
+  zone_id: number;
+  cluster_id: number;
+  primary_storage_id: number;
+  vm_id: number | null;
+  template_id: number | null;
+  name: string;
+  role: 'ROOT' | 'DATA';
+  format: 'QCOW2' | 'RAW';
+  state: VolumeState;
+  size_bytes: number;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
+}
+
+export interface JobTable {
+  id: number;
+  uid: Buffer;
+  kind: string;
+  workflow_version: number;
+  state: JobState;
+  direction: Defaulted<StepDirection>;
+  step: Defaulted<number>;
+  target_kind: TargetKind;
+  target_id: number;
+  parent_id: Defaulted<number | null>;
+  actor: string;
+  reason: string | null;
+  /** JSON: what was asked. */
+  input: string;
+  /** JSON: what was resolved when the job began; null while it is queued. */
+  context: string | null;
+  error_code: Defaulted<string | null>;
+  error_message: Defaulted<string | null>;
+  progress: Defaulted<number>;
+  cancel_requested_at: NullableTimestamp;
+  lease_owner: Defaulted<string | null>;
+  lease_epoch: Defaulted<number>;
+  due_at: NullableTimestamp;
+  created_at: Timestamp;
+  started_at: NullableTimestamp;
+  finished_at: NullableTimestamp;
+}
+
+export interface JobStepTable {
+  job_id: number;
+  seq: number;
+  name: string;
+  direction: StepDirection;
+  attempt: Defaulted<number>;
+  state: StepState;
+  host_id: number | null;
+  vm_epoch: Defaulted<number>;
+  command: string | null;
+  /** JSON: arguments of the command. */
+  payload: string | null;
+  /** JSON: what the host answered. */
+  result: Defaulted<string | null>;
+  error_code: Defaulted<string | null>;
+  error_message: Defaulted<string | null>;
+  timeout_ms: Defaulted<number>;
+  progress_done: Defaulted<number | null>;
+  progress_total: Defaulted<number | null>;
+  progress_unit: Defaulted<string | null>;
+  progress_rate: Defaulted<number | null>;
+  started_at: Timestamp;
+  finished_at: NullableTimestamp;
+}
+
+export interface IdempotencyKeyTable {
+  id: number;
+  actor: string;
+  mutation: string;
+  idempotency_key: string;
+  args_hash: Buffer;
+  resource_id: number | null;
+  job_id: number | null;
+  created_at: Timestamp;
+}
+
+export interface ApiTokenTable {
+  id: number;
+  name: string;
+  role: 'ROOT_ADMIN';
+  token_hash: Buffer;
+  created_at: Timestamp;
+}
+
+export interface ControlProcessTable {
+  id: string;
+  url: string;
+  peer_secret_hash: Buffer;
+  started_at: Timestamp;
+  seen_at: Date;
+}
+
+export interface EventTable {
+  seq: number;
+  type: string;
+  occurred_at: Timestamp;
+  subject_kind: TargetKind;
+  subject_id: number;
+  job_id: number | null;
+  actor: string;
+  reason: string | null;
+  /** JSON: FieldChange[] */
+  changes: string;
+}
+
+export interface ChangeTable {
+  seq: number;
+  kind: string;
+  resource_id: number;
+  origin: string;
+  committed_at: Timestamp;
+}
+
+export interface FeedHeadTable {
+  seq: number;
+  event_trimmed_to: Defaulted<number>;
+}
+
+export interface Database {
+  zone: ZoneTable;
+  pod: PodTable;
+  cluster: ClusterTable;
+  host: HostTable;
+  host_join_token: HostJoinTokenTable;
+  primary_storage: PrimaryStorageTable;
+  offering: OfferingTable;
+  template: TemplateTable;
+  template_copy: TemplateCopyTable;
+  vm: VmTable;
+  reservation: ReservationTable;
+  vm_usage: VmUsageTable;
+  volume: VolumeTable;
+  job: JobTable;
+  job_step: JobStepTable;
+  idempotency_key: IdempotencyKeyTable;
+  api_token: ApiTokenTable;
+  control_process: ControlProcessTable;
+  event: EventTable;
+  change: ChangeTable;
+  feed_head: FeedHeadTable;
+}
+
+export type Zone = Selectable<ZoneTable>;
+export type Pod = Selectable<PodTable>;
+export type Cluster = Selectable<ClusterTable>;
+export type Host = Selectable<HostTable>;
+export type PrimaryStorage = Selectable<PrimaryStorageTable>;
+export type Offering = Selectable<OfferingTable>;
+export type Template = Selectable<TemplateTable>;
+export type Vm = Selectable<VmTable>;
+export type VmUsage = Selectable<VmUsageTable>;
+export type Volume = Selectable<VolumeTable>;
+export type Job = Selectable<JobTable>;
+export type JobStep = Selectable<JobStepTable>;
+export type Event = Selectable<EventTable>;

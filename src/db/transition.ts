@@ -1,0 +1,189 @@
+import type { Insertable, Selectable } from 'kysely';
+import type { ResourceKind } from '../domain/ids.ts';
+import type { FieldChange, TargetKind } from '../domain/kinds.ts';
+import type { Database } from './tables.ts';
+
+/**
+ * A transition is everything that one move of one thing writes: plain data, no I/O.
+ *
+ * The writer merges the transitions of many jobs and mutations into a few statements, so the order of locks is decided
+ * in one file (statements.ts) and not by each author.
+ */
+export interface Transition {
+  writes: Write[];
+  /** Resources that subscribers must read again after the commit. */
+  changes: Change[];
+  events: NewEvent[];
+  /** Told to the process's own listeners after the commit: hosts that have a new command. */
+  commands: OpenCommand[];
+}
+
+export interface Change {
+  kind: ResourceKind | 'command' | 'control_process';
+  id: number;
+}
+
+export interface NewEvent {
+  type: string;
+  subject: { kind: TargetKind; id: number };
+  jobId: number | null;
+  actor: string;
+  reason: string | null;
+  changes: FieldChange[];
+}
+
+/** A step that a host has to do, as it stands in `job_step`. */
+export interface OpenCommand {
+  jobId: number;
+  seq: number;
+  hostId: number;
+  command: string;
+  vmEpoch: number;
+  timeoutMs: number;
+  /** JSON */
+  payload: string;
+}
+
+export type Table = keyof Database;
+/** Tables whose rows are patched by a number. Steps are found by their job's, with `seq` among the guards. */
+export type PatchTable =
+  | 'job'
+  | 'job_step'
+  | 'vm'
+  | 'volume'
+  | 'template'
+  | 'zone'
+  | 'pod'
+  | 'cluster'
+  | 'host'
+  | 'primary_storage'
+  | 'offering'
+  | 'host_join_token';
+
+/** A value that the database computes. */
+export type Computed =
+  | { is: 'now' }
+  /** Now plus so many milliseconds. */
+  | { is: 'in'; ms: number }
+  /** The column's own value plus this. */
+  | { is: 'plus'; amount: number }
+  /** The column's own value, or this if it is larger. */
+  | { is: 'atLeast'; value: number };
+
+export const now: Computed = { is: 'now' };
+export const inMs = (ms: number): Computed => ({ is: 'in', ms: Math.round(ms) });
+export const plus = (amount: number): Computed => ({ is: 'plus', amount });
+export const atLeast = (value: number): Computed => ({ is: 'atLeast', value });
+
+type Row<T extends Table> = Selectable<Database[T]>;
+export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Computed };
+/** Equal to the value, or to one of a list, or below another column by some room. */
+export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
+
+export type Write = Insert | Patch | Take | Hold | Remove;
+
+/** What it means that a guarded write hit fewer rows than it must. */
+export type Refusal = 'stale' | 'full' | 'gone';
+
+export interface Insert {
+  op: 'insert';
+  table: Table;
+  row: Record<string, unknown>;
+  /** The row may stand already, which is as good. */
+  orExists: boolean;
+}
+
+/** Changes one row, if it still is as its author saw it. */
+export interface Patch {
+  op: 'patch';
+  table: PatchTable;
+  id: number;
+  guard: Record<string, unknown>;
+  set: Record<string, unknown>;
+  otherwise: Refusal;
+}
+
+/** Takes room from a counted resource (or gives it back, negative), never beyond its cap. */
+export interface Take {
+  op: 'take';
+  table: 'host' | 'primary_storage';
+  id: number;
+  /** By what is counted: vcpus, memoryMib, bytes. */
+  amounts: Record<string, number>;
+}
+
+/** Locks parents that must live and be enabled until this is committed. */
+export interface Hold {
+  op: 'hold';
+  table: 'zone' | 'pod' | 'cluster' | 'offering' | 'template' | 'primary_storage';
+  id: number;
+}
+
+export interface Remove {
+  op: 'remove';
+  table: 'reservation';
+  key: Record<string, number>;
+}
+
+export function insert<T extends Table>(
+  table: T,
+  row: { [K in keyof Insertable<Database[T]>]: Insertable<Database[T]>[K] | Computed },
+): Insert {
+  return { op: 'insert', table, row, orExists: false };
+}
+
+/** A row that says nothing but that it is there. */
+export const insertOnce: typeof insert = (table, row) => ({ ...insert(table, row), orExists: true });
+
+export function patch<T extends PatchTable>(
+  table: T,
+  id: number,
+  guard: Guard<T>,
+  set: Settable<T>,
+  otherwise: Refusal = 'stale',
+): Patch {
+  return {
+    op: 'patch',
+    table,
+    id,
+    guard: guard as Record<string, unknown>,
+    set: set as Record<string, unknown>,
+    otherwise,
+  };
+}
+
+export const takeHost = (id: number, vcpus: number, memoryMib: number): Take => ({
+  op: 'take',
+  table: 'host',
+  id,
+  amounts: { vcpus, memoryMib },
+});
+
+export const takeStorage = (id: number, bytes: number): Take => ({
+  op: 'take',
+  table: 'primary_storage',
+  id,
+  amounts: { bytes },
+});
+
+export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id });
+
+export const removeReservation = (vmId: number, hostId: number): Remove => ({
+  op: 'remove',
+  table: 'reservation',
+  key: { vm_id: vmId, host_id: hostId },
+});
+
+export const emptyTransition = (): Transition => ({ writes: [], changes: [], events: [], commands: [] });
+
+/** What became of a transition. Only `written` means that it is committed. */
+export type Outcome =
+  | { kind: 'written' }
+  /** Something is no longer as its author saw it: forget and read again. */
+  | { kind: 'stale' }
+  /** A host or storage has no room after all. */
+  | { kind: 'full' }
+  /** A parent was deleted or disabled meanwhile. */
+  | { kind: 'gone' }
+  /** A unique key stands already; `key` is its name. */
+  | { kind: 'duplicate'; key: string };

@@ -1,0 +1,183 @@
+import { setImmediate } from 'node:timers';
+import type { CompiledQuery, Kysely } from 'kysely';
+import type { Pool, PoolConnection } from 'mysql2/promise';
+import { codeOf, isConnectionLost, isRetryable } from './failure.ts';
+import { feedStatements, type Statement, statementsFor } from './statements.ts';
+import type { Database } from './tables.ts';
+import type { Outcome, Refusal, Transition } from './transition.ts';
+
+interface Waiting {
+  transition: Transition;
+  resolve: (outcome: Outcome) => void;
+  reject: (error: unknown) => void;
+}
+
+export interface WriterOptions {
+  /** The one pool with `multipleStatements`; values travel only as parameters. */
+  pool: Pool;
+  /** Compiles statements; never runs one. */
+  db: Kysely<Database>;
+  /** This process, as it stands in the change feed. */
+  origin: string;
+  maxBatch?: number;
+  /** Called after commit, before the submitters hear of it. */
+  onCommit: (written: Transition[]) => void;
+}
+
+const MAX_TRIES = 5;
+
+class Refused extends Error {
+  readonly outcome: Refusal;
+  constructor(outcome: Refusal) {
+    super(outcome);
+    this.outcome = outcome;
+  }
+}
+
+/**
+ * Group commit in the application: the transitions of many jobs and mutations, one transaction.
+ *
+ * There is no timer. A transition that finds the writer idle is written at once; those that arrive while a transaction
+ * is under way form the next. So one alone pays no delay, and batches grow with the load. One transaction at a time:
+ * while it commits the next batch gathers, and two of one process would only wait for each other at `feed_head`.
+ */
+export class Writer {
+  readonly #options: WriterOptions;
+  #waiting: Waiting[] = [];
+  #busy = false;
+  #scheduled = false;
+  readonly counts = { transactions: 0, transitions: 0, retries: 0, splits: 0, stale: 0, full: 0, gone: 0 };
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Resolves after COMMIT, or with why nothing was written.
+   *
+   * @throws the database's error when it stays away; whether the transition was committed is then unknown
+   */
+  submit(transition: Transition): Promise<Outcome> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ transition, resolve, reject });
+      if (this.#scheduled) return;
+      this.#scheduled = true;
+      // After this turn of the event loop, so that all answers of one host message travel together.
+      setImmediate(() => {
+        this.#scheduled = false;
+        void this.#pump();
+      });
+    });
+  }
+
+  async #pump(): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    while (this.#waiting.length > 0) await this.#write(this.#waiting.splice(0, this.#options.maxBatch ?? 64));
+    this.#busy = false;
+  }
+
+  async #write(batch: Waiting[]): Promise<void> {
+    try {
+      await this.#commit(batch.map((w) => w.transition));
+      for (const w of batch) w.resolve({ kind: 'written' });
+    } catch (error) {
+      if (batch.length > 1 && !isRetryable(error)) {
+        // Something in here is refused. Nothing was committed, so halving finds it without harming its neighbours.
+        this.counts.splits++;
+        const half = batch.length >> 1;
+        await this.#write(batch.slice(0, half));
+        await this.#write(batch.slice(half));
+        return;
+      }
+      for (const w of batch) this.#refuse(w, error);
+    }
+  }
+
+  #refuse(waiting: Waiting, error: unknown): void {
+    if (error instanceof Refused) {
+      this.counts[error.outcome]++;
+      waiting.resolve({ kind: error.outcome });
+    } else if (codeOf(error) === 'ER_DUP_ENTRY') {
+      const key = duplicateKeyOf(error);
+      // Row ids are ours alone: one that stands already was written by an earlier try whose COMMIT lost its answer.
+      if (key === 'PRIMARY') {
+        this.#options.onCommit([waiting.transition]);
+        waiting.resolve({ kind: 'written' });
+      } else waiting.resolve({ kind: 'duplicate', key });
+    } else waiting.reject(error);
+  }
+
+  /** Retrying is safe although a lost COMMIT is ambiguous: writing the same again is refused by a guard or a unique key. */
+  async #commit(transitions: Transition[]): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#transaction(transitions);
+        this.counts.transactions++;
+        this.counts.transitions += transitions.length;
+        this.#options.onCommit(transitions);
+        return;
+      } catch (error) {
+        if (!isRetryable(error) || attempt === MAX_TRIES) throw error;
+        this.counts.retries++;
+      }
+    }
+  }
+
+  async #transaction(transitions: Transition[]): Promise<void> {
+    const { pool, db, origin } = this.#options;
+    const guarded = statementsFor(db, transitions);
+    const feed = feedStatements(db, transitions, origin);
+    const connection = await pool.getConnection();
+    try {
+      await runGuarded(connection, guarded, feed);
+      connection.release();
+    } catch (error) {
+      await abandon(connection, error);
+      throw error;
+    }
+  }
+}
+
+/** Two round trips: all up to the guards, then the feed and COMMIT once each statement hit the rows that it must. */
+async function runGuarded(connection: PoolConnection, guarded: Statement[], feed: CompiledQuery[]): Promise<void> {
+  const results = await run(connection, [BEGIN, ...guarded.map((s) => s.query)]);
+  guarded.forEach(({ mustHit, otherwise }, i) => {
+    if (mustHit !== null && hits(results[i + 1]) !== mustHit) throw new Refused(otherwise);
+  });
+  await run(connection, [...feed, COMMIT]);
+}
+
+const BEGIN = { sql: 'START TRANSACTION', parameters: [] };
+const COMMIT = { sql: 'COMMIT', parameters: [] };
+type Text = Pick<CompiledQuery, 'sql' | 'parameters'>;
+
+async function run(connection: PoolConnection, queries: Text[]): Promise<unknown[]> {
+  const [results] = await connection.query(
+    queries.map((q) => q.sql).join(';\n'),
+    queries.flatMap((q) => q.parameters as unknown[]),
+  );
+  return queries.length === 1 ? [results] : (results as unknown[]);
+}
+
+/** Rows that a write matched or a lock read. */
+const hits = (result: unknown): number =>
+  Array.isArray(result) ? result.length : (result as { affectedRows: number }).affectedRows;
+
+/** Always rolls back: a lock wait time-out (1205) undoes only its statement, and the connection would commit the rest. */
+async function abandon(connection: PoolConnection, error: unknown): Promise<void> {
+  if (isConnectionLost(error)) {
+    connection.destroy();
+    return;
+  }
+  await connection.query('ROLLBACK').then(
+    () => connection.release(),
+    () => connection.destroy(),
+  );
+}
+
+/** MariaDB names the key, MySQL the table and the key: `for key 'vm.name'`. */
+function duplicateKeyOf(error: unknown): string {
+  const match = /for key '(?:[^'.]+\.)?([^']+)'/.exec((error as Error).message);
+  return match?.[1] ?? '';
+}

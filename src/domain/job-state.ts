@@ -1,0 +1,14 @@
+export const JOB_STATES = ['QUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'NEEDS_ATTENTION'] as const;
+export type JobState = (typeof JOB_STATES)[number];
+
+/** A job in one of these is never taken up again. */
+export const ENDED_JOB_STATES: readonly JobState[] = ['SUCCEEDED', 'FAILED', 'CANCELLED'];
+export const isEnded = (state: JobState): boolean => ENDED_JOB_STATES.includes(state);
+
+export type StepDirection = 'DO' | 'UNDO';
+export const STEP_STATES = ['OPEN', 'DONE', 'FAILED', 'SKIPPED'] as const;
+export type StepState = (typeof STEP_STATES)[number];
+
+/** What a person may decide for a job that needs attention. */
+export const JOB_RESOLUTIONS = ['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK'] as const;
+export type JobResolution = (typeof JOB_RESOLUTIONS)[number];

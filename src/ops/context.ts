@@ -1,0 +1,23 @@
+import type { Kysely } from 'kysely';
+import type { Logger } from 'pino';
+import type { Ids } from '../db/ids.ts';
+import type { Inventory } from '../db/inventory.ts';
+import type { Database } from '../db/tables.ts';
+import type { Writer } from '../db/writer.ts';
+import type { UserErrorData } from '../domain/errors.ts';
+
+/** What every operation works with. */
+export interface OpsContext {
+  db: Kysely<Database>;
+  writer: Writer;
+  ids: Ids;
+  inventory: Inventory;
+  log: Logger;
+}
+
+/** What a mutation answers with: the row it is about, the job that carries it out, or why not. */
+export interface Payload {
+  id: number | null;
+  jobId: number | null;
+  errors: UserErrorData[];
+}
