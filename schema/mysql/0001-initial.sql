@@ -271,7 +271,10 @@ CREATE TABLE job (
   context          JSON            NULL,               -- what was resolved when it began: host, epoch, volumes
   error_code       VARCHAR(32)     NULL,
   error_message    VARCHAR(2048)   NULL,
+  failed_step      VARCHAR(32)     NULL,
   progress         DOUBLE          NOT NULL DEFAULT 0, -- percent; never goes back
+  step_percent     DOUBLE          NOT NULL DEFAULT 0, -- share of the whole that the open step makes up
+  cancellable      BOOLEAN         NOT NULL DEFAULT TRUE,
   cancel_requested_at DATETIME(6)  NULL,
   lease_owner      CHAR(36)        NULL,
   lease_epoch      INT UNSIGNED    NOT NULL DEFAULT 1, -- raised by every claim; a write with an older one hits zero rows

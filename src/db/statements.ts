@@ -1,6 +1,7 @@
 import { type CompiledQuery, type Kysely, type RawBuilder, sql } from 'kysely';
 import type { Database } from './tables.ts';
 import type {
+  Absent,
   Change,
   Computed,
   Hold,
@@ -52,6 +53,7 @@ export function statementsFor(db: Kysely<Database>, transitions: Transition[]): 
       db,
       writes.filter((w) => w.op === 'hold'),
     ),
+    ...writes.filter((w) => w.op === 'absent').map((w) => absentStatement(db, w)),
     ...insertStatements(
       db,
       writes.filter((w) => w.op === 'insert'),
@@ -135,20 +137,37 @@ function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch
 }
 
 function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
-  return HOLD_ORDER.flatMap((table) => {
-    const ids = distinctAscending(holds.filter((h) => h.table === table).map((h) => h.id));
-    if (ids.length === 0) return [];
-    // LOCK IN SHARE MODE is the one spelling that MariaDB and MySQL share.
-    const query = db
-      .selectFrom(table as 'zone')
-      .select('id')
-      .where('id', 'in', ids)
-      .where('deleted_at', 'is', null)
-      .where('wanted_state', '=', 'ENABLED')
-      .orderBy('id')
-      .modifyEnd(sql`LOCK IN SHARE MODE`);
-    return [{ query: query.compile(), mustHit: ids.length, otherwise: 'gone' as const }];
-  });
+  return HOLD_ORDER.flatMap((table) =>
+    byShape(
+      holds.filter((h) => h.table === table),
+      (h) => String(h.enabled),
+    ).map((group) => {
+      const ids = distinctAscending(group.map((h) => h.id));
+      let query = db
+        .selectFrom(table as 'zone')
+        .select('id')
+        .where('id', 'in', ids)
+        .where('deleted_at', 'is', null)
+        .orderBy('id');
+      if (group[0]!.enabled) query = query.where('wanted_state', '=', 'ENABLED');
+      // LOCK IN SHARE MODE is the one spelling that MariaDB and MySQL share.
+      return {
+        query: query.modifyEnd(sql`LOCK IN SHARE MODE`).compile(),
+        mustHit: ids.length,
+        otherwise: 'gone' as const,
+      };
+    }),
+  );
+}
+
+function absentStatement(db: Kysely<Database>, { table, column, id }: Absent): Statement {
+  const query = db
+    .selectFrom(table as 'vm')
+    .select('id')
+    .where(sql.ref(column), '=', id)
+    .where('deleted_at', 'is', null)
+    .limit(1);
+  return { query: query.compile(), mustHit: 0, otherwise: 'stale' };
 }
 
 function insertStatements(db: Kysely<Database>, inserts: Insert[]): Statement[] {
@@ -171,38 +190,40 @@ function removeStatements(db: Kysely<Database>, removes: Remove[]): Statement[] 
   });
 }
 
-/** One guarded update per counted row for the whole batch, however many VMs land on it. */
-function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
-  return (['primary_storage', 'host'] as const).flatMap((table) =>
-    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts }) => {
-      let query = db
-        .updateTable(table as 'host')
-        .where('id', '=', id)
-        .where('deleted_at', 'is', null);
-      const set: Record<string, unknown> = {};
-      let takesSome = false;
-      for (const [name, amount] of Object.entries(amounts) as [Counted, number][]) {
-        const used = sql.ref(COUNTED[name].used);
-        const cap = sql.ref(COUNTED[name].cap);
-        set[COUNTED[name].used] = sql`${used} + ${amount}`;
-        if (amount > 0) {
-          takesSome = true;
-          query = query.where(sql<boolean>`${used} + ${amount} <= ${cap}`);
-        } else query = query.where(sql<boolean>`${used} >= ${-amount}`);
-      }
-      // A host that was disabled or lost since it was chosen takes nothing new, but gives back.
-      if (takesSome) query = query.where('wanted_state', '=', 'ENABLED');
-      return { query: query.set(set).compile(), mustHit: 1, otherwise: 'full' as const };
-    }),
-  );
-}
-
 const COUNTED = {
   vcpus: { used: 'vcpus_used', cap: 'vcpus_cap' },
   memoryMib: { used: 'memory_used_mib', cap: 'memory_cap_mib' },
   bytes: { used: 'bytes_used', cap: 'bytes_cap' },
+  hosts: { used: 'hosts_joined', cap: 'hosts_max' },
 } as const;
 type Counted = keyof typeof COUNTED;
+
+/** What must hold for a counted row to give something. Taking back is always possible. */
+const GIVES_WHILE: Record<Take['table'], RawBuilder<boolean>> = {
+  primary_storage: sql`deleted_at IS NULL AND wanted_state = 'ENABLED'`,
+  host: sql`deleted_at IS NULL AND wanted_state = 'ENABLED'`,
+  host_join_token: sql`expires_at > NOW(6)`,
+};
+
+/** One guarded update per counted row for the whole batch, however many VMs land on it. */
+function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
+  return (Object.keys(GIVES_WHILE) as Take['table'][]).flatMap((table) =>
+    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts }) => {
+      const set: Record<string, unknown> = {};
+      let query = db.updateTable(table as 'host').where('id', '=', id);
+      for (const [name, amount] of Object.entries(amounts) as [Counted, number][]) {
+        const used = sql.ref(COUNTED[name].used);
+        set[COUNTED[name].used] = sql`${used} + ${amount}`;
+        query =
+          amount > 0
+            ? query.where(sql<boolean>`${used} + ${amount} <= ${sql.ref(COUNTED[name].cap)}`)
+            : query.where(sql<boolean>`${used} >= ${-amount}`);
+      }
+      if (Object.values(amounts).some((amount) => amount > 0)) query = query.where(GIVES_WHILE[table]);
+      return { query: query.set(set).compile(), mustHit: 1, otherwise: 'full' as const };
+    }),
+  );
+}
 
 function sumsById(takes: Take[]): { id: number; amounts: Record<string, number> }[] {
   const sums = new Map<number, Record<string, number>>();

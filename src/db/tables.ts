@@ -198,7 +198,11 @@ export interface JobTable {
   context: string | null;
   error_code: Defaulted<string | null>;
   error_message: Defaulted<string | null>;
+  failed_step: Defaulted<string | null>;
   progress: Defaulted<number>;
+  step_percent: Defaulted<number>;
+  /** 0 or 1: BOOLEAN is a small number to the driver. */
+  cancellable: Defaulted<number>;
   cancel_requested_at: NullableTimestamp;
   lease_owner: Defaulted<string | null>;
   lease_epoch: Defaulted<number>;

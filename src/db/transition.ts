@@ -1,5 +1,6 @@
 import type { Insertable, Selectable } from 'kysely';
 import type { ResourceKind } from '../domain/ids.ts';
+import type { JobView } from '../domain/job.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
 import type { Database } from './tables.ts';
 
@@ -16,6 +17,8 @@ export interface Transition {
   events: NewEvent[];
   /** Told to the process's own listeners after the commit: hosts that have a new command. */
   commands: OpenCommand[];
+  /** Jobs as they stand after it, for the process that wrote it to remember. */
+  jobs: JobView[];
 }
 
 export interface Change {
@@ -80,7 +83,7 @@ export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Comp
 /** Equal to the value, or to one of a list, or below another column by some room. */
 export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
 
-export type Write = Insert | Patch | Take | Hold | Remove;
+export type Write = Insert | Patch | Take | Hold | Remove | Absent;
 
 /** What it means that a guarded write hit fewer rows than it must. */
 export type Refusal = 'stale' | 'full' | 'gone';
@@ -106,16 +109,25 @@ export interface Patch {
 /** Takes room from a counted resource (or gives it back, negative), never beyond its cap. */
 export interface Take {
   op: 'take';
-  table: 'host' | 'primary_storage';
+  table: 'host' | 'primary_storage' | 'host_join_token';
   id: number;
-  /** By what is counted: vcpus, memoryMib, bytes. */
+  /** By what is counted: vcpus, memoryMib, bytes, hosts. */
   amounts: Record<string, number>;
 }
 
-/** Locks parents that must live and be enabled until this is committed. */
+/** Locks a parent, shared, that must live until this is committed; and be enabled, where that matters. */
 export interface Hold {
   op: 'hold';
   table: 'zone' | 'pod' | 'cluster' | 'offering' | 'template' | 'primary_storage';
+  id: number;
+  enabled: boolean;
+}
+
+/** Nothing that lives may be inside. Holds once the parent is locked, for whoever puts something in holds it too. */
+export interface Absent {
+  op: 'absent';
+  table: 'pod' | 'cluster' | 'host' | 'primary_storage' | 'template' | 'vm' | 'volume';
+  column: string;
   id: number;
 }
 
@@ -166,7 +178,22 @@ export const takeStorage = (id: number, bytes: number): Take => ({
   amounts: { bytes },
 });
 
-export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id });
+/** One of the hosts that a join token admits, while it has not expired. */
+export const takeJoin = (tokenId: number): Take => ({
+  op: 'take',
+  table: 'host_join_token',
+  id: tokenId,
+  amounts: { hosts: 1 },
+});
+
+export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
+export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
+export const absent = (table: Absent['table'], column: string, id: number): Absent => ({
+  op: 'absent',
+  table,
+  column,
+  id,
+});
 
 export const removeReservation = (vmId: number, hostId: number): Remove => ({
   op: 'remove',
@@ -174,7 +201,7 @@ export const removeReservation = (vmId: number, hostId: number): Remove => ({
   key: { vm_id: vmId, host_id: hostId },
 });
 
-export const emptyTransition = (): Transition => ({ writes: [], changes: [], events: [], commands: [] });
+export const emptyTransition = (): Transition => ({ writes: [], changes: [], events: [], commands: [], jobs: [] });
 
 /** What became of a transition. Only `written` means that it is committed. */
 export type Outcome =

@@ -4,7 +4,7 @@ import type { Pool, PoolConnection } from 'mysql2/promise';
 import { codeOf, isConnectionLost, isRetryable } from './failure.ts';
 import { feedStatements, type Statement, statementsFor } from './statements.ts';
 import type { Database } from './tables.ts';
-import type { Outcome, Refusal, Transition } from './transition.ts';
+import { emptyTransition, type Outcome, type Refusal, type Transition } from './transition.ts';
 
 interface Waiting {
   transition: Transition;
@@ -20,6 +20,8 @@ export interface WriterOptions {
   /** This process, as it stands in the change feed. */
   origin: string;
   maxBatch?: number;
+  /** Whether a host's link ends in another process, which must then hear of the command by the feed. */
+  isElsewhere: (hostId: number) => boolean;
   /** Called after commit, before the submitters hear of it. */
   onCommit: (written: Transition[]) => void;
 }
@@ -124,10 +126,15 @@ export class Writer {
     }
   }
 
+  #commandsElsewhere(transitions: Transition[]): Transition {
+    const hosts = transitions.flatMap((t) => t.commands.map((c) => c.hostId)).filter(this.#options.isElsewhere);
+    return { ...emptyTransition(), changes: hosts.map((id) => ({ kind: 'command', id })) };
+  }
+
   async #transaction(transitions: Transition[]): Promise<void> {
     const { pool, db, origin } = this.#options;
     const guarded = statementsFor(db, transitions);
-    const feed = feedStatements(db, transitions, origin);
+    const feed = feedStatements(db, [...transitions, this.#commandsElsewhere(transitions)], origin);
     const connection = await pool.getConnection();
     try {
       await runGuarded(connection, guarded, feed);

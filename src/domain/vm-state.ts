@@ -36,10 +36,14 @@ export type VmEvent =
   | VmAction
   | 'CREATED'
   | 'CREATE_FAILED'
+  | 'CREATE_CANCELLED'
+  | 'CREATE_AGAIN'
   | 'STARTED'
+  | 'START_AGAIN'
   | 'START_FAILED'
   | 'STOPPED'
   | 'STOP_FAILED'
+  | 'DESTROYED'
   | 'EXPUNGED'
   | 'EXPUNGE_FAILED'
   | 'SEEN_STOPPED';
@@ -50,7 +54,7 @@ export type VmEvent =
  * Losing contact with a host is no event here: it changes what is observed, never what is wanted.
  */
 export const VM_TRANSITIONS: Record<VmState, Partial<Record<VmEvent, VmState>>> = {
-  CREATING: { CREATED: 'STOPPED', STARTED: 'RUNNING', CREATE_FAILED: 'ERROR' },
+  CREATING: { CREATED: 'STOPPED', STARTED: 'RUNNING', CREATE_FAILED: 'ERROR', CREATE_CANCELLED: 'EXPUNGED' },
   STOPPED: { START: 'STARTING', DESTROY: 'DESTROYED', UPDATE: 'STOPPED' },
   STARTING: { STARTED: 'RUNNING', START_FAILED: 'STOPPED' },
   RUNNING: {
@@ -70,11 +74,11 @@ export const VM_TRANSITIONS: Record<VmState, Partial<Record<VmEvent, VmState>>> 
     DESTROY: 'STOPPING',
     SEEN_STOPPED: 'STOPPED',
   },
-  STOPPING: { STOPPED: 'STOPPED', START: 'STARTING', DESTROY: 'DESTROYED', STOP_FAILED: 'RUNNING' },
+  STOPPING: { STOPPED: 'STOPPED', START_AGAIN: 'STARTING', DESTROYED: 'DESTROYED', STOP_FAILED: 'RUNNING' },
   DESTROYED: { RECOVER: 'STOPPED', EXPUNGE: 'EXPUNGING' },
   EXPUNGING: { EXPUNGED: 'EXPUNGED', EXPUNGE_FAILED: 'DESTROYED' },
   EXPUNGED: {},
-  ERROR: { DESTROY: 'DESTROYED', UPDATE: 'ERROR' },
+  ERROR: { DESTROY: 'DESTROYED', UPDATE: 'ERROR', CREATE_AGAIN: 'CREATING' },
 };
 
 /** Requests that a state satisfies already: the answer is success without a job. */
@@ -94,13 +98,18 @@ export type VmDecision =
 /** Whether a VM in `state` may do `action`, has done so already, or may not (and what it may instead). */
 export function decideVm(state: VmState, action: VmAction): VmDecision {
   if (VM_SATISFIED[state]?.includes(action)) return { kind: 'already' };
-  // A stop under way is moved on by its own job alone.
-  const to = state === 'STOPPING' ? undefined : VM_TRANSITIONS[state][action];
+  const to = VM_TRANSITIONS[state][action];
   return to ? { kind: 'go', to } : { kind: 'deny', state, allowed: allowedVmActions(state) };
 }
 
 /** The actions that would change something now. */
 export function allowedVmActions(state: VmState): VmAction[] {
-  if (state === 'STOPPING') return [];
   return VM_ACTIONS.filter((action) => VM_TRANSITIONS[state][action] !== undefined);
+}
+
+/** The state that an event leads to. A pair that is not in the table is a fault of the workflow that names it. */
+export function vmStateAfter(state: VmState, event: VmEvent): VmState {
+  const to = VM_TRANSITIONS[state][event];
+  if (!to) throw new Error(`a VM in state ${state} knows no ${event}`);
+  return to;
 }

@@ -1,0 +1,121 @@
+import type { Kysely } from 'kysely';
+import type { Logger } from 'pino';
+import type { Database } from '../db/tables.ts';
+import { emptyTransition, now, patch, type Transition } from '../db/transition.ts';
+import type { Writer } from '../db/writer.ts';
+import { decodeIdOf, encodeId } from '../domain/ids.ts';
+import type { ObservedVmState } from '../domain/vm-state.ts';
+
+export interface VmObservation {
+  vmId: string;
+  state: ObservedVmState;
+  epoch: number;
+  reason: string | null;
+}
+
+interface Known {
+  id: number;
+  uid: Buffer;
+  host_id: number | null;
+  epoch: number;
+  active_job_id: number | null;
+  observed_state: ObservedVmState | null;
+  observed_epoch: number | null;
+  observed_host_id: number | null;
+}
+
+export interface ObservationsOptions {
+  db: Kysely<Database>;
+  writer: Writer;
+  /** Told of VMs whose observed state changed, after the commit. */
+  changed: (vmIds: number[]) => void;
+  log: Logger;
+}
+
+/** Writes what hosts see of their VMs, and only that: what is wanted is not theirs to say. */
+export class Observations {
+  readonly #o: ObservationsOptions;
+
+  constructor(options: ObservationsOptions) {
+    this.#o = options;
+  }
+
+  /** Everything that a host knows of, at the start of a session: what it doesn't name is absent there. */
+  async all(hostId: number, told: VmObservation[]): Promise<void> {
+    const expected = await this.#o.db
+      .selectFrom('vm')
+      .select(COLUMNS)
+      .where('host_id', '=', hostId)
+      .where('deleted_at', 'is', null)
+      .execute();
+    const named = new Set(told.map((o) => o.vmId));
+    const absent = expected
+      .filter((vm) => !named.has(encodeId('vm', vm.uid)) && vm.active_job_id === null)
+      .map(
+        (vm): VmObservation => ({
+          vmId: encodeId('vm', vm.uid),
+          state: 'ABSENT',
+          epoch: vm.epoch,
+          reason: 'the host does not know it',
+        }),
+      );
+    await this.some(hostId, [...told, ...absent]);
+  }
+
+  async some(hostId: number, told: VmObservation[]): Promise<void> {
+    const uids = told.map((o) => decodeIdOf('vm', o.vmId)).filter((uid) => uid !== null);
+    if (uids.length === 0) return;
+    const rows: Known[] = await this.#o.db.selectFrom('vm').select(COLUMNS).where('uid', 'in', uids).execute();
+    const byPublicId = new Map(rows.map((row) => [encodeId('vm', row.uid), row]));
+    const moves = told.flatMap((o) => this.#transition(hostId, o, byPublicId.get(o.vmId)));
+    const outcomes = await Promise.all(moves.map((m) => this.#o.writer.submit(m.transition)));
+    const written = moves.filter((_, i) => outcomes[i]!.kind === 'written').map((m) => m.vmId);
+    if (written.length > 0) this.#o.changed(written);
+  }
+
+  #transition(hostId: number, told: VmObservation, vm: Known | undefined): { vmId: number; transition: Transition }[] {
+    const runs = told.state === 'RUNNING' || told.state === 'PAUSED' || told.state === 'STARTING';
+    if (!vm || (vm.host_id !== hostId && vm.active_job_id === null)) {
+      // Not ours to end: a person must look, for it may be the only copy that runs.
+      if (runs)
+        this.#o.log.warn({ hostId, vmId: told.vmId, state: told.state }, 'a host runs a VM that is not placed there');
+      return [];
+    }
+    if (vm.host_id !== hostId) return [];
+    // While a job is at work, its answer carries the same observation; only an end that nobody asked for is news.
+    if (vm.active_job_id !== null && told.state !== 'CRASHED') return [];
+    if (told.epoch < vm.epoch && vm.active_job_id === null && !runs && told.state !== 'ABSENT') return [];
+    if (vm.observed_state === told.state && vm.observed_epoch === told.epoch && vm.observed_host_id === hostId)
+      return [];
+    const transition: Transition = {
+      ...emptyTransition(),
+      writes: [
+        patch(
+          'vm',
+          vm.id,
+          { host_id: hostId, epoch: vm.epoch },
+          {
+            observed_state: told.state,
+            observed_reason: told.reason?.slice(0, 1024) ?? null,
+            observed_at: now,
+            observed_host_id: hostId,
+            observed_epoch: told.epoch,
+          },
+        ),
+      ],
+      changes: [{ kind: 'vm', id: vm.id }],
+    };
+    return [{ vmId: vm.id, transition }];
+  }
+}
+
+const COLUMNS = [
+  'id',
+  'uid',
+  'host_id',
+  'epoch',
+  'active_job_id',
+  'observed_state',
+  'observed_epoch',
+  'observed_host_id',
+] as const;

@@ -1,0 +1,241 @@
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
+import { type Kysely, sql } from 'kysely';
+import type { Logger } from 'pino';
+import type { Ids } from '../db/ids.ts';
+import { newUid } from '../db/ids.ts';
+import type { Inventory } from '../db/inventory.ts';
+import type { Database, Host } from '../db/tables.ts';
+import { emptyTransition, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
+import type { Writer } from '../db/writer.ts';
+import { VirtgraphError } from '../domain/errors.ts';
+import { encodeId } from '../domain/ids.ts';
+import type { HostLinks } from './links.ts';
+import type { Observations, VmObservation } from './observations.ts';
+import type { UsageBoard, VmUsageReport } from './usage.ts';
+
+export interface HostFacts {
+  hypervisor: 'KVM' | 'TCG' | 'FAKE';
+  version: string;
+  capabilities: string[];
+  vcpusTotal: number;
+  memoryTotalMib: number;
+  vms: VmObservation[];
+}
+
+interface Session {
+  id: string;
+  hostId: number;
+  beatAt: number;
+}
+
+export interface SessionsOptions {
+  db: Kysely<Database>;
+  writer: Writer;
+  ids: Ids;
+  inventory: Inventory;
+  links: HostLinks;
+  observations: Observations;
+  usage: UsageBoard;
+  /** This process. */
+  processId: string;
+  log: Logger;
+  heartbeatMs?: number;
+  monotonicMs?: () => number;
+}
+
+/** Heartbeats that may stay away before a host counts as unreachable. */
+const BEATS_MISSED = 3;
+
+export const secretHash = (secret: string): Buffer => createHash('sha256').update(secret).digest();
+export const newSecret = (): string => randomBytes(32).toString('base64url');
+
+/** Hosts that join, and the sessions of those that are linked to this process. */
+export class HostSessions {
+  readonly #o: SessionsOptions;
+  readonly #now: () => number;
+  readonly #byHost = new Map<number, Session>();
+  readonly heartbeatMs: number;
+
+  constructor(options: SessionsOptions) {
+    this.#o = options;
+    this.#now = options.monotonicMs ?? (() => performance.now());
+    this.heartbeatMs = options.heartbeatMs ?? 10_000;
+    options.links.onGone((hostId) => this.#linkEnded(hostId));
+  }
+
+  /**
+   * Makes a host of whoever has a join token.
+   *
+   * @throws VirtgraphError UNAUTHENTICATED for a token that is unknown, expired or used up; ALREADY_EXISTS for a name
+   */
+  async register(input: { name: string; joinToken: string }): Promise<{ hostId: string; credential: string }> {
+    const { db, writer, ids, inventory } = this.#o;
+    const token = await db
+      .selectFrom('host_join_token')
+      .selectAll()
+      .where('token_hash', '=', secretHash(input.joinToken))
+      .where('expires_at', '>', sql<Date>`NOW(6)`)
+      .executeTakeFirst();
+    if (!token) throw badJoinToken();
+    if (!inventory.get('cluster', token.cluster_id)) await inventory.load();
+    const cluster = inventory.get('cluster', token.cluster_id);
+    if (!cluster) throw badJoinToken();
+    const id = await ids.take();
+    const uid = newUid();
+    const credential = newSecret();
+    const outcome = await writer.submit({
+      ...emptyTransition(),
+      writes: [
+        insert('host', {
+          id,
+          uid,
+          zone_id: cluster.zone_id,
+          pod_id: cluster.pod_id,
+          cluster_id: cluster.id,
+          name: input.name,
+          capabilities: '[]',
+          credential_hash: secretHash(credential),
+        }),
+        takeJoin(token.id),
+      ],
+      changes: [{ kind: 'host', id }],
+      events: [hostEvent(id, 'host.joined', [])],
+    });
+    if (outcome.kind === 'full') throw badJoinToken();
+    if (outcome.kind === 'duplicate') {
+      throw new VirtgraphError({
+        code: 'ALREADY_EXISTS',
+        message: `The cluster has a host of the name ${input.name} already.`,
+      });
+    }
+    return { hostId: encodeId('host', uid), credential };
+  }
+
+  /** The host that has this credential; null: nobody has. */
+  async authenticate(credential: string): Promise<Host | null> {
+    const host = await this.#o.db
+      .selectFrom('host')
+      .selectAll()
+      .where('credential_hash', '=', secretHash(credential))
+      .where('deleted_at', 'is', null)
+      .executeTakeFirst();
+    return host ?? null;
+  }
+
+  /** Begins a session, which ends any earlier one of the host, here or elsewhere. */
+  async open(
+    host: { id: number },
+    facts: HostFacts,
+  ): Promise<{ sessionId: string; heartbeatMs: number; hostId: string }> {
+    const row = await this.#o.db.selectFrom('host').selectAll().where('id', '=', host.id).executeTakeFirstOrThrow();
+    const cluster = await this.#o.db
+      .selectFrom('cluster')
+      .select(['vcpu_overcommit', 'memory_overcommit'])
+      .where('id', '=', row.cluster_id)
+      .executeTakeFirstOrThrow();
+    const session: Session = { id: randomUUID(), hostId: host.id, beatAt: this.#now() };
+    await this.#o.writer.submit({
+      ...emptyTransition(),
+      writes: [
+        patch(
+          'host',
+          host.id,
+          {},
+          {
+            link_state: 'UP',
+            link_process: this.#o.processId,
+            link_session: session.id,
+            last_seen_at: now,
+            hypervisor: facts.hypervisor,
+            hostd_version: facts.version.slice(0, 32),
+            capabilities: JSON.stringify(facts.capabilities),
+            vcpus_total: facts.vcpusTotal,
+            memory_total_mib: facts.memoryTotalMib,
+            vcpus_cap: Math.floor(facts.vcpusTotal * cluster.vcpu_overcommit),
+            memory_cap_mib: Math.floor(facts.memoryTotalMib * cluster.memory_overcommit),
+          },
+        ),
+      ],
+      changes: [{ kind: 'host', id: host.id }],
+      events:
+        row.link_state === 'UP'
+          ? []
+          : [hostEvent(host.id, 'host.link', [{ field: 'linkState', before: row.link_state, after: 'UP' }])],
+    });
+    this.#byHost.set(host.id, session);
+    await this.#o.observations.all(host.id, facts.vms);
+    return { sessionId: session.id, heartbeatMs: this.heartbeatMs, hostId: encodeId('host', row.uid) };
+  }
+
+  /** @returns false when the session is not (or no more) this host's: it must open another */
+  isCurrent(hostId: number, sessionId: string): boolean {
+    return this.#byHost.get(hostId)?.id === sessionId;
+  }
+
+  /** Costs no write: only silence is worth one. */
+  heartbeat(hostId: number, sessionId: string, vms: VmUsageReport[]): boolean {
+    const session = this.#byHost.get(hostId);
+    if (session?.id !== sessionId) return false;
+    session.beatAt = this.#now();
+    this.#o.usage.report(hostId, vms);
+    return true;
+  }
+
+  lastSeenMsAgo(hostId: number): number | null {
+    const session = this.#byHost.get(hostId);
+    return session ? this.#now() - session.beatAt : null;
+  }
+
+  /** Cuts the links of hosts that have been silent for too long. */
+  expire(): void {
+    const before = this.#now() - BEATS_MISSED * this.heartbeatMs;
+    for (const { hostId, beatAt } of this.#byHost.values()) if (beatAt < before) this.#o.links.cut(hostId);
+  }
+
+  #linkEnded(hostId: number): void {
+    const session = this.#byHost.get(hostId);
+    if (!session) return;
+    this.#byHost.delete(hostId);
+    void this.#markUnreachable(session).catch((error: unknown) =>
+      // The sweep over links that are nobody's finds it again.
+      this.#o.log.warn({ err: error, hostId }, 'a lost link could not be recorded'),
+    );
+  }
+
+  /** Guarded by the session: a host that has come back meanwhile, here or elsewhere, stays up. */
+  async #markUnreachable(session: Session): Promise<void> {
+    await this.#o.writer.submit(unreachableTransition(session.hostId, { link_session: session.id }));
+  }
+}
+
+/** Contact is lost, which says nothing about the host's VMs: only what is known of the link changes. */
+export function unreachableTransition(
+  hostId: number,
+  guard: { link_session?: string; link_process?: string | null },
+): Transition {
+  return {
+    ...emptyTransition(),
+    writes: [
+      patch(
+        'host',
+        hostId,
+        { ...guard, link_state: 'UP' },
+        { link_state: 'UNREACHABLE', link_process: null, link_session: null, last_seen_at: now },
+      ),
+    ],
+    changes: [{ kind: 'host', id: hostId }],
+    events: [hostEvent(hostId, 'host.link', [{ field: 'linkState', before: 'UP', after: 'UNREACHABLE' }])],
+  };
+}
+
+const hostEvent = (id: number, type: string, changes: Transition['events'][number]['changes']) => ({
+  type,
+  subject: { kind: 'host' as const, id },
+  jobId: null,
+  actor: 'host',
+  reason: null,
+  changes,
+});
+
+const badJoinToken = (): VirtgraphError =>
+  new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'The join token is unknown, expired or used up.' });

@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto';
+import type { z } from 'zod';
+import { isOutage, unavailable } from '../db/failure.ts';
+import { insert, type Outcome, type Transition } from '../db/transition.ts';
+import { type Actor, actorName, authorize, type Verb } from '../domain/authorize.ts';
+import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
+import type { OpsContext, Payload } from './context.ts';
+
+/** What an operation has decided, before it is written. */
+export type Decision =
+  | {
+      kind: 'write';
+      transition: Transition;
+      id: number | null;
+      jobId: number | null;
+      /** Told whether it was written: gives back room that was held meanwhile. */
+      settle?: (written: boolean) => void;
+    }
+  /** The request is satisfied as things are. */
+  | { kind: 'already'; id: number };
+
+export interface Asker {
+  actor: Actor;
+  name: string;
+  reason: string | null;
+}
+
+interface Base {
+  idempotencyKey?: string | null | undefined;
+  reason?: string | null | undefined;
+}
+
+/** Tries before a conflict is told to the caller. Each reads everything anew. */
+const TRIES = 8;
+
+/**
+ * Wraps what an operation decides in what all have in common: rights, checks of the input, the idempotency key, the
+ * write, and another try when someone else was faster.
+ */
+export function mutation<I extends Base>(
+  name: string,
+  rights: { verb: Verb; kind: string },
+  schema: z.ZodType<I>,
+  decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
+) {
+  return async (context: OpsContext, actor: Actor, raw: unknown): Promise<Payload> => {
+    authorize(actor, rights.verb, { kind: rights.kind });
+    const parsed = schema.safeParse(raw);
+    if (!parsed.success) return refused(parsed.error.issues.map(inputError));
+    const input = parsed.data;
+    const asker: Asker = { actor, name: actorName(actor), reason: input.reason ?? null };
+    const key = input.idempotencyKey ? keyOf(asker.name, name, input.idempotencyKey, input) : null;
+    try {
+      return await attempt(context, key, () => decide(context, input, asker));
+    } catch (error) {
+      if (isOutage(error)) throw unavailable(error);
+      if (!(error instanceof VirtgraphError)) throw error;
+      // What is refused now may be what the same request did before: that answer stands.
+      return (key && (await stored(context, key))) ?? refused([error.data]);
+    }
+  };
+}
+
+async function attempt(context: OpsContext, key: Key | null, decide: () => Promise<Decision>): Promise<Payload> {
+  for (let tries = 1; tries <= TRIES; tries++) {
+    const decision = await decide();
+    if (decision.kind === 'already') {
+      return (key && (await stored(context, key))) ?? { id: decision.id, jobId: null, errors: [] };
+    }
+    const { transition, id, jobId, settle } = decision;
+    const outcome = await submit(
+      context,
+      key ? withKey(transition, await keyRow(context, key, id, jobId)) : transition,
+      settle,
+    );
+    switch (outcome.kind) {
+      case 'written':
+        return { id, jobId, errors: [] };
+      case 'duplicate':
+        if (outcome.key === 'idempotency_once') {
+          const before = await stored(context, key!);
+          if (before) return before;
+          break;
+        }
+        throw new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'This name is taken.', path: ['name'] });
+      case 'full':
+      case 'gone':
+        await context.inventory.refresh();
+        break;
+      case 'stale':
+        break;
+    }
+  }
+  throw new VirtgraphError({ code: 'CONFLICT', message: 'Others change this at the same time. Try again.' });
+}
+
+async function submit(
+  context: OpsContext,
+  transition: Transition,
+  settle: ((written: boolean) => void) | undefined,
+): Promise<Outcome> {
+  let written = false;
+  try {
+    const outcome = await context.writer.submit(transition);
+    written = outcome.kind === 'written';
+    return outcome;
+  } finally {
+    settle?.(written);
+  }
+}
+
+const refused = (errors: UserErrorData[]): Payload => ({ id: null, jobId: null, errors });
+
+const inputError = (issue: z.core.$ZodIssue): UserErrorData => ({
+  code: 'INVALID_INPUT',
+  message: issue.message,
+  path: issue.path.map(String),
+});
+
+interface Key {
+  actor: string;
+  mutation: string;
+  key: string;
+  hash: Buffer;
+}
+
+function keyOf(actor: string, name: string, key: string, input: Base): Key {
+  const { idempotencyKey: _, ...args } = input;
+  return { actor, mutation: name, key, hash: createHash('sha256').update(canonical(args)).digest() };
+}
+
+/** JSON with sorted keys, in which what is absent and what is null are the same. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) =>
+    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(
+          Object.entries(inner)
+            .filter(([, v]) => v !== null && v !== undefined)
+            .sort(([a], [b]) => (a < b ? -1 : 1)),
+        )
+      : inner,
+  );
+}
+
+const keyRow = async (context: OpsContext, key: Key, resourceId: number | null, jobId: number | null) =>
+  insert('idempotency_key', {
+    id: await context.ids.take(),
+    actor: key.actor,
+    mutation: key.mutation,
+    idempotency_key: key.key,
+    args_hash: key.hash,
+    resource_id: resourceId,
+    job_id: jobId,
+  });
+
+/** The key first: when several unique keys stand already, this is the one that must be named. */
+const withKey = (transition: Transition, row: ReturnType<typeof insert>): Transition => ({
+  ...transition,
+  writes: [row, ...transition.writes],
+});
+
+async function stored(context: OpsContext, key: Key): Promise<Payload | null> {
+  const row = await context.db
+    .selectFrom('idempotency_key')
+    .select(['args_hash', 'resource_id', 'job_id'])
+    .where('actor', '=', key.actor)
+    .where('mutation', '=', key.mutation)
+    .where('idempotency_key', '=', key.key)
+    .executeTakeFirst();
+  if (!row) return null;
+  if (row.args_hash.equals(key.hash)) return { id: row.resource_id, jobId: row.job_id, errors: [] };
+  return refused([
+    {
+      code: 'IDEMPOTENCY_KEY_REUSED',
+      message: 'This key was used with other arguments. Take a new one for another request.',
+      path: ['idempotencyKey'],
+    },
+  ]);
+}

@@ -1,0 +1,98 @@
+import type { Actor } from '../domain/authorize.ts';
+import type { PlacementVerdict } from '../domain/placement.ts';
+import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
+import type { OpsContext, Payload } from './context.ts';
+import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
+import type { ExplainPlacementInput } from './inputs.ts';
+import { cancelJob, resolveJob, retryJob } from './job.ts';
+import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
+import { createPod, podSwitches, updatePod } from './pod.ts';
+import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
+import { registerTemplate, templateSwitches, updateTemplate } from './template.ts';
+import {
+  destroyVm,
+  expungeVm,
+  pauseVm,
+  rebootVm,
+  recoverVm,
+  resetVm,
+  resumeVm,
+  startVm,
+  stopVm,
+  updateVm,
+} from './vm.ts';
+import { createVm, explainPlacement } from './vm-create.ts';
+import { createZone, updateZone, zoneSwitches } from './zone.ts';
+
+/** Every mutation by its name. */
+const MUTATIONS = {
+  createZone,
+  updateZone,
+  enableZone: zoneSwitches.enable,
+  disableZone: zoneSwitches.disable,
+  deleteZone: zoneSwitches.remove,
+  createPod,
+  updatePod,
+  enablePod: podSwitches.enable,
+  disablePod: podSwitches.disable,
+  deletePod: podSwitches.remove,
+  createCluster,
+  updateCluster,
+  enableCluster: clusterSwitches.enable,
+  disableCluster: clusterSwitches.disable,
+  deleteCluster: clusterSwitches.remove,
+  updateHost,
+  enableHost: hostSwitches.enable,
+  disableHost: hostSwitches.disable,
+  deleteHost: hostSwitches.remove,
+  createPrimaryStorage,
+  updatePrimaryStorage,
+  enablePrimaryStorage: primaryStorageSwitches.enable,
+  disablePrimaryStorage: primaryStorageSwitches.disable,
+  deletePrimaryStorage: primaryStorageSwitches.remove,
+  createOffering,
+  updateOffering,
+  enableOffering: offeringSwitches.enable,
+  disableOffering: offeringSwitches.disable,
+  deleteOffering: offeringSwitches.remove,
+  registerTemplate,
+  updateTemplate,
+  enableTemplate: templateSwitches.enable,
+  disableTemplate: templateSwitches.disable,
+  deleteTemplate: templateSwitches.remove,
+  createVm,
+  updateVm,
+  startVm,
+  stopVm,
+  rebootVm,
+  resetVm,
+  pauseVm,
+  resumeVm,
+  destroyVm,
+  recoverVm,
+  expungeVm,
+  cancelJob,
+  retryJob,
+  resolveJob,
+};
+
+export type MutationName = keyof typeof MUTATIONS;
+type Run = (actor: Actor, input: unknown) => Promise<Payload>;
+
+export type Ops = Record<MutationName, Run> & {
+  createHostJoinToken: (actor: Actor, input: unknown) => Promise<JoinTokenPayload>;
+  explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
+};
+
+/** All operations, bound to what they work with. */
+export function bindOps(context: OpsContext): Ops {
+  const bound = Object.entries(MUTATIONS).map(([name, run]): [string, Run] => [
+    name,
+    (actor, input) => run(context, actor, input),
+  ]);
+  return {
+    ...(Object.fromEntries(bound) as Record<MutationName, Run>),
+    createHostJoinToken: (actor, input) => createHostJoinToken(context, actor, input),
+    explainPlacement: (actor, input) => explainPlacement(context, actor, input),
+  };
+}
