@@ -47,6 +47,7 @@ export class Writer {
   readonly #options: WriterOptions;
   #waiting: Waiting[] = [];
   #busy = false;
+  #idle: (() => void)[] = [];
   #scheduled = false;
   readonly counts = { transactions: 0, transitions: 0, retries: 0, splits: 0, stale: 0, full: 0, gone: 0 };
 
@@ -72,11 +73,20 @@ export class Writer {
     });
   }
 
+  /** Resolves once all that was submitted so far has been written or refused. */
+  async drained(): Promise<void> {
+    while (this.#busy || this.#scheduled || this.#waiting.length > 0)
+      await new Promise<void>((resolve) => {
+        this.#idle.push(resolve);
+      });
+  }
+
   async #pump(): Promise<void> {
     if (this.#busy) return;
     this.#busy = true;
     while (this.#waiting.length > 0) await this.#write(this.#waiting.splice(0, this.#options.maxBatch ?? 64));
     this.#busy = false;
+    for (const resolve of this.#idle.splice(0)) resolve();
   }
 
   async #write(batch: Waiting[]): Promise<void> {

@@ -103,12 +103,39 @@ export class HostSessions {
     });
     if (outcome.kind === 'full') throw badJoinToken();
     if (outcome.kind === 'duplicate') {
+      const joined = await this.#joinedUnheard(cluster.id, input.name, credential);
+      if (joined) return { hostId: encodeId('host', joined), credential };
       throw new VirtgraphError({
         code: 'ALREADY_EXISTS',
         message: `The cluster has a host of the name ${input.name} already.`,
       });
     }
     return { hostId: encodeId('host', uid), credential };
+  }
+
+  /** A host that joined but never heard so, for the answer was lost: it gets a credential anew. */
+  async #joinedUnheard(clusterId: number, name: string, credential: string): Promise<Buffer | null> {
+    const host = await this.#o.db
+      .selectFrom('host')
+      .select(['id', 'uid', 'credential_hash'])
+      .where('cluster_id', '=', clusterId)
+      .where('name', '=', name)
+      .where('deleted_at', 'is', null)
+      .where('last_seen_at', 'is', null)
+      .executeTakeFirst();
+    if (!host) return null;
+    const outcome = await this.#o.writer.submit({
+      ...emptyTransition(),
+      writes: [
+        patch(
+          'host',
+          host.id,
+          { credential_hash: host.credential_hash, last_seen_at: null },
+          { credential_hash: secretHash(credential) },
+        ),
+      ],
+    });
+    return outcome.kind === 'written' ? host.uid : null;
   }
 
   /** The host that has this credential; null: nobody has. */

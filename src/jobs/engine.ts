@@ -3,7 +3,7 @@ import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Inventory } from '../db/inventory.ts';
 import type { Database } from '../db/tables.ts';
-import { emptyTransition, type OpenCommand, type Transition } from '../db/transition.ts';
+import { type Change, emptyTransition, type OpenCommand, type Transition } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { Answer, JobView, StepError } from '../domain/job.ts';
@@ -59,6 +59,11 @@ export class Engine {
       }
       for (const command of commands) this.#o.deliver(command);
     }
+  }
+
+  /** Jobs that another process has moved. */
+  forget(changes: readonly Change[]): void {
+    for (const { kind, id } of changes) if (kind === 'job') this.#known.delete(id);
   }
 
   /**

@@ -1,0 +1,241 @@
+import type { Logger } from 'pino';
+import { type Backoff, fullJitter, pause } from './backoff.ts';
+import { type Connection, ConnectionLost, connect, RequestFailed } from './connection.ts';
+import type { Command, CommandReportInput, ProgressInput, Session, VmObservationInput } from './generated/protocol.ts';
+import type { HostFacts, Hypervisor, VmObservation } from './hypervisor.ts';
+import type { Identity } from './identity.ts';
+import {
+  OPEN_SESSION,
+  type OpenSessionAnswer,
+  REGISTER,
+  type RegisterAnswer,
+  type RegisterVariables,
+  SEND_SERIAL,
+  type SendSerialAnswer,
+} from './operations.ts';
+import { Outbox } from './outbox.ts';
+import { ProgressFeed } from './progress-feed.ts';
+import { holdSession, SessionEnded } from './session.ts';
+import type { Slots } from './slots.ts';
+import { UsageMeter } from './usage-meter.ts';
+
+export interface LinkTiming {
+  /** Between attempts to get a session. */
+  backoff: Backoff;
+  /** Ping after this long, and give up when the pong takes as long again. */
+  keepAliveMs: number;
+  /** Bounds the handshake and each request but heartbeats. */
+  requestTimeoutMs: number;
+}
+
+export const LINK_TIMING: LinkTiming = {
+  backoff: { minMs: 100, maxMs: 15_000 },
+  keepAliveMs: 10_000,
+  requestTimeoutMs: 30_000,
+};
+
+export interface LinkOptions {
+  /** WebSocket addresses of control planes; each failed attempt goes on to the next. */
+  urls: readonly string[];
+  name: string;
+  joinToken: string | null;
+  identity: { get(): Identity | null; put(identity: Identity): Promise<void> };
+  hypervisor: Hypervisor;
+  /** Highest epoch that this host has accepted for the VM. */
+  epochOf: (vmId: string) => number;
+  /** Bounds how many links of this process shake hands at once. */
+  handshakes: Slots;
+  timing: LinkTiming;
+  log: Logger;
+}
+
+export interface LinkHandlers {
+  commands(commands: Command[]): void;
+  /** The session is over; what only it could use should end. */
+  lost(): void;
+}
+
+/**
+ * One host's line to the control plane: dials out, registers once, and holds a session for as long as it is wanted.
+ * Reports wait here for a link, progress doesn't.
+ */
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #log: Logger;
+  readonly #stopping = new AbortController();
+  readonly #reports = new Outbox<CommandReportInput>(({ commandId }) => commandId);
+  readonly #vms = new Outbox<VmObservationInput>(({ vmId }) => vmId);
+  readonly #progress = new ProgressFeed();
+  readonly #usage: UsageMeter;
+  #connection: Connection | null = null;
+  #linked = Promise.withResolvers<void>();
+  #running: Promise<void> | null = null;
+  #attempt = 0;
+  #target = 0;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#usage = new UsageMeter(options.hypervisor, options.log);
+    // Nobody need wait for the link; a rejection at the end is told to those who do.
+    this.#linked.promise.catch(() => undefined);
+  }
+
+  /** Resolves while there is a session, or when there is one. Rejects once the link is closed. */
+  get linked(): Promise<void> {
+    return this.#linked.promise;
+  }
+
+  /** How many answers wait to be acknowledged. */
+  get unacknowledged(): number {
+    return this.#reports.size;
+  }
+
+  report(report: CommandReportInput): void {
+    this.#progress.forget(report.commandId);
+    this.#reports.put(report);
+  }
+
+  progress(progress: ProgressInput): void {
+    this.#progress.put(progress);
+  }
+
+  vmChanged(vm: VmObservation): void {
+    this.#vms.put(this.#observation(vm));
+  }
+
+  /** False: nobody watches any more. Throws `ConnectionLost` or `RequestFailed`. */
+  async sendSerial(commandId: string, offset: number, bytes: Buffer): Promise<boolean> {
+    if (!this.#connection) throw new ConnectionLost('not linked');
+    const variables = { commandId, offset: String(offset), base64: bytes.toString('base64') };
+    return (await this.#connection.request<SendSerialAnswer>(SEND_SERIAL, variables)).sendSerial;
+  }
+
+  start(handlers: LinkHandlers): void {
+    this.#running ??= this.#run(handlers);
+  }
+
+  async close(): Promise<void> {
+    this.#connection?.close();
+    this.#stop();
+    await this.#running;
+  }
+
+  /** Ends as a process that dies: nothing is said, nothing flushed. */
+  async kill(): Promise<void> {
+    this.#stop();
+    await this.#running;
+  }
+
+  #stop(): void {
+    this.#stopping.abort();
+    this.#linked.reject(new ConnectionLost('the link is closed'));
+  }
+
+  async #run(handlers: LinkHandlers): Promise<void> {
+    const { signal } = this.#stopping;
+    const { urls, timing } = this.#options;
+    while (!signal.aborted) {
+      const url = urls[this.#target % urls.length]!;
+      try {
+        await this.#session(url, handlers);
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#tell(url, error);
+      }
+      this.#target++;
+      await pause(fullJitter(this.#attempt++, timing.backoff), signal);
+    }
+  }
+
+  #tell(url: string, error: unknown): void {
+    const { message } = error as Error;
+    if (error instanceof ConnectionLost && (error.closeCode === 4403 || error.closeCode === 4401)) {
+      this.#log.error({ url, reason: message }, 'the control plane refuses this host: register it anew');
+    } else if (error instanceof ConnectionLost || error instanceof RequestFailed || error instanceof SessionEnded) {
+      this.#log.warn({ url, reason: message, attempt: this.#attempt }, 'no session');
+    } else {
+      this.#log.error({ url, err: error }, 'no session');
+    }
+  }
+
+  /** Never returns: throws what ended the session. */
+  async #session(url: string, handlers: LinkHandlers): Promise<never> {
+    const { connection, session } = await this.#open(url);
+    this.#connection = connection;
+    try {
+      return await holdSession(connection, session, {
+        reports: this.#reports,
+        vms: this.#vms,
+        progress: this.#progress,
+        usage: this.#usage,
+        log: this.#log,
+        linked: () => this.#linked.resolve(),
+        commands: handlers.commands,
+        // Only now may the next attempt be made at once: two daemons with one credential would else chase each other.
+        alive: () => {
+          this.#attempt = 0;
+        },
+      });
+    } finally {
+      this.#connection = null;
+      connection.close();
+      if (!this.#stopping.signal.aborted) {
+        this.#linked = Promise.withResolvers();
+        this.#linked.promise.catch(() => undefined);
+      }
+      handlers.lost();
+    }
+  }
+
+  async #open(url: string): Promise<{ connection: Connection; session: Session }> {
+    const release = await this.#options.handshakes.take(this.#stopping.signal);
+    try {
+      const { credential } = this.#options.identity.get() ?? (await this.#register(url));
+      const facts = await this.#options.hypervisor.facts();
+      const connection = await this.#connect(url, credential);
+      try {
+        const session = await this.#openSession(connection, facts);
+        return { connection, session };
+      } catch (error) {
+        connection.close();
+        throw error;
+      }
+    } finally {
+      release();
+    }
+  }
+
+  #connect(url: string, credential: string | null): Promise<Connection> {
+    return connect({ url, credential, ...this.#options.timing, signal: this.#stopping.signal });
+  }
+
+  async #register(url: string): Promise<Identity> {
+    const { name, joinToken, identity } = this.#options;
+    if (joinToken === null) throw new Error('neither registered nor given a join token');
+    const connection = await this.#connect(url, null);
+    try {
+      const variables: RegisterVariables = { input: { name, joinToken } };
+      const { register } = await connection.request<RegisterAnswer>(REGISTER, variables);
+      await identity.put(register);
+      this.#log.info({ hostId: register.hostId, name }, 'registered');
+      return register;
+    } finally {
+      connection.close();
+    }
+  }
+
+  async #openSession(connection: Connection, facts: HostFacts): Promise<Session> {
+    // What is seen now covers every change that waited; a change from here on waits for its turn behind this.
+    this.#vms.clear();
+    const vms = this.#options.hypervisor.observe().map((vm) => this.#observation(vm));
+    const input = { ...facts, vms };
+    const { openSession } = await connection.request<OpenSessionAnswer>(OPEN_SESSION, { input });
+    this.#log.info({ sessionId: openSession.sessionId, hostId: openSession.hostId, vms: vms.length }, 'linked');
+    return openSession;
+  }
+
+  #observation(vm: VmObservation): VmObservationInput {
+    return { ...vm, epoch: Math.max(vm.epoch, this.#options.epochOf(vm.vmId)) };
+  }
+}

@@ -1,0 +1,196 @@
+import { randomBytes } from 'node:crypto';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { Gauge, Registry } from 'prom-client';
+import { type Core, createCore } from './core.ts';
+import { isOutage, unavailable } from './db/failure.ts';
+import { migrate } from './db/migrate.ts';
+import type { Actor } from './domain/authorize.ts';
+import { VirtgraphError } from './domain/errors.ts';
+import { costOf } from './graphql/cost.ts';
+import { toGraphQLError } from './graphql/errors.ts';
+import { schema } from './graphql/schema.ts';
+import { Watch } from './graphql/watch.ts';
+import { hostdSchema } from './hostd-api/schema.ts';
+import { secretHash } from './hosts/sessions.ts';
+import { type HttpServer, startHttp } from './http/server.ts';
+import { auditCounters } from './loops/audit.ts';
+import { Loops } from './loops/every.ts';
+import { Liveness } from './loops/liveness.ts';
+import { Retention } from './loops/retention.ts';
+
+export interface ControlOptions {
+  databaseUrl: string;
+  host: string;
+  /** 0: any that is free. */
+  port: number;
+  /** Where the root admin's token is kept; made at the first start. */
+  adminTokenPath: string;
+  log: Logger;
+  heartbeatMs?: number;
+  /** How often other processes' commits are looked for. */
+  feedMs?: number;
+  /** Web origins that may ask beside our own. */
+  origins?: string[];
+}
+
+export interface Control {
+  core: Core;
+  http: HttpServer;
+  /** Lets requests and writes end, hands over to whoever is left. VMs and jobs go on. */
+  close(): Promise<void>;
+}
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+
+/** One control plane: migrates the database, serves, and does its share of the periodic work. */
+export async function startControl(options: ControlOptions): Promise<Control> {
+  const { log, databaseUrl } = options;
+  const core = createCore({
+    databaseUrl,
+    log,
+    ...(options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs }),
+  });
+  const migrations = await migrate(core.db);
+  if (migrations.length > 0) log.info({ migrations }, 'database migrated');
+  await ensureAdminToken(core, options.adminTokenPath);
+  await core.start();
+
+  const metrics = new Registry();
+  measure(core, metrics);
+  const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log });
+  const http = await startHttp({
+    host: options.host,
+    port: options.port,
+    schema,
+    costOf,
+    hostdSchema,
+    toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
+    authenticate: authenticator(core),
+    contextFor: (actor, requestId) => ({ ...core, actor, requestId, watch }),
+    hostdContextFor: (parameters) => hostdContext(core, parameters, log),
+    ready: () => notReady(core),
+    log,
+    metrics,
+    origins: options.origins ?? [],
+  });
+
+  const liveness = new Liveness({ db: core.db, writer: core.writer, processId: core.processId, url: http.url, log });
+  const loops = startLoops(core, liveness, options);
+  return {
+    core,
+    http,
+    async close() {
+      await http.close();
+      await loops.stop();
+      await watch.close();
+      // The last that is written: with it gone, the links of this process count as nobody's at once.
+      await liveness
+        .leave()
+        .catch((error: unknown) => log.warn({ err: error }, 'the lease could not be given back; it expires'));
+      await core.close();
+    },
+  };
+}
+
+function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Loops {
+  const { log } = options;
+  const loops = new Loops(log);
+  const retention = new Retention({ db: core.db, ops: core.opsContext, log, recoverableMs: DAY, eventDays: 90 });
+  loops.every('feed', options.feedMs ?? 50, () => core.feed.tail());
+  loops.every('claim', 500, () => core.engine.claimDue());
+  loops.every('lease', 3_000, () => liveness.renew());
+  loops.every('links', 5_000, () => liveness.sweep());
+  loops.every('heartbeats', 2_000, async () => core.sessions.expire());
+  loops.every('inventory', 30_000, () => core.inventory.load());
+  loops.every('reconcile', 30_000, () => core.reconciler.settle(null));
+  loops.every('usage', 30_000, () => core.usage.flush());
+  loops.every('retention', 60_000, () => retention.round());
+  loops.every('audit', HOUR, async () => {
+    const drift = await auditCounters(core.db);
+    if (drift.length > 0) log.error({ drift }, 'counters differ from what they count');
+  });
+  return loops;
+}
+
+/** Only its hash is in the database; the file is the operator's copy. */
+async function ensureAdminToken(core: Core, path: string): Promise<void> {
+  const token = await readFile(path, 'utf8').then(
+    (text) => text.trim(),
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    },
+  );
+  const fresh = token ?? `vg_${randomBytes(32).toString('base64url')}`;
+  if (token === null) {
+    const temporary = join(`${path}.${process.pid}`);
+    await writeFile(temporary, `${fresh}\n`, { mode: 0o600, flag: 'wx' });
+    await rename(temporary, path);
+  }
+  await core.db
+    .insertInto('api_token')
+    .values({ id: await core.opsContext.ids.take(), name: 'root', role: 'ROOT_ADMIN', token_hash: secretHash(fresh) })
+    .onDuplicateKeyUpdate({ name: 'root' })
+    .execute();
+}
+
+const anonymous: Actor = { kind: 'anonymous' };
+
+function authenticator(core: Core): (token: string | null) => Promise<Actor> {
+  return async (token) => {
+    if (token === null) return anonymous;
+    const query = core.db.selectFrom('api_token').select(['id', 'name']).where('token_hash', '=', secretHash(token));
+    const row = await query.executeTakeFirst().catch((error: unknown) => {
+      throw isOutage(error) ? unavailable(error) : error;
+    });
+    return row ? { kind: 'root-admin', tokenId: row.id, name: row.name } : anonymous;
+  };
+}
+
+async function hostdContext(core: Core, parameters: Record<string, unknown>, log: Logger): Promise<object> {
+  const { sessions, links, agent, observations, progress, engine } = core;
+  const bearer = /^Bearer (\S+)$/.exec(String(parameters['authorization'] ?? ''));
+  const host = bearer ? await sessions.authenticate(bearer[1]!) : null;
+  if (bearer && !host) throw unknownHost();
+  return { host, sessions, links, agent, observations, progress, answer: engine.answer.bind(engine), log };
+}
+
+const unknownHost = (): VirtgraphError =>
+  new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'No host has this credential.' });
+
+async function notReady(core: Core): Promise<string[]> {
+  try {
+    await core.db.selectFrom('feed_head').select('seq').executeTakeFirstOrThrow();
+    return [];
+  } catch {
+    return ['The database does not answer.'];
+  }
+}
+
+function measure(core: Core, registry: Registry): void {
+  const gauge = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name: `virtgraph_${name}`,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  const { writer, engine, links } = core;
+  gauge('host_links', 'Hosts linked to this process', () => links.size);
+  gauge('writer_transactions', 'Transactions committed by the writer', () => writer.counts.transactions);
+  gauge('writer_transitions', 'Transitions committed by the writer', () => writer.counts.transitions);
+  gauge('writer_retries', 'Transactions that were tried again', () => writer.counts.retries);
+  gauge(
+    'writer_refused',
+    'Transitions refused by a guard',
+    () => writer.counts.stale + writer.counts.full + writer.counts.gone,
+  );
+  gauge('job_answers', 'Answers of hosts to steps of jobs', () => engine.counts.answers);
+  gauge('job_claims', 'Jobs taken up after their time had run out', () => engine.counts.claims);
+}

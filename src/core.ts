@@ -1,0 +1,147 @@
+import { randomUUID } from 'node:crypto';
+import type { Kysely } from 'kysely';
+import type { Pool } from 'mysql2';
+import type { Logger } from 'pino';
+import { Feed } from './db/feed.ts';
+import { Ids } from './db/ids.ts';
+import { Inventory } from './db/inventory.ts';
+import { openDatabase, openPool } from './db/pool.ts';
+import { distinctChanges } from './db/statements.ts';
+import type { Database } from './db/tables.ts';
+import { Writer } from './db/writer.ts';
+import { LinkedHostAgent } from './hosts/agent.ts';
+import { HostLinks } from './hosts/links.ts';
+import { Observations } from './hosts/observations.ts';
+import { ProgressBoard } from './hosts/progress.ts';
+import { HostSessions } from './hosts/sessions.ts';
+import { UsageBoard } from './hosts/usage.ts';
+import { Engine } from './jobs/engine.ts';
+import { Reconciler } from './loops/reconcile.ts';
+import type { OpsContext } from './ops/context.ts';
+import { bindOps, type Ops } from './ops/ops.ts';
+
+export interface CoreOptions {
+  databaseUrl: string;
+  log: Logger;
+  heartbeatMs?: number;
+  /** Connections for reads; the writer and the engine have their own. */
+  readConnections?: number;
+}
+
+/** Everything of a control plane but its loops and its port. */
+export interface Core {
+  /** Names this run of the process: a restart is another owner. */
+  processId: string;
+  db: Kysely<Database>;
+  feed: Feed;
+  inventory: Inventory;
+  writer: Writer;
+  engine: Engine;
+  links: HostLinks;
+  progress: ProgressBoard;
+  agent: LinkedHostAgent;
+  observations: Observations;
+  usage: UsageBoard;
+  sessions: HostSessions;
+  reconciler: Reconciler;
+  opsContext: OpsContext;
+  ops: Ops;
+  /** Reads the inventory and begins to follow the feed. */
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const WRITER_CONNECTIONS = 2;
+
+/** Wires the parts; nothing runs by itself before `start`. */
+export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 }: CoreOptions): Core {
+  const processId = randomUUID();
+  const pools: Pool[] = [
+    openPool(databaseUrl, { connections: readConnections }),
+    openPool(databaseUrl, { connections: WRITER_CONNECTIONS, multipleStatements: true }),
+  ];
+  const db = openDatabase(pools[0]!);
+  const feed = new Feed(db, processId);
+  const links = new HostLinks(db, log);
+  const inventory = new Inventory(db);
+  const ids = new Ids(pools[0]!);
+
+  const writer = new Writer({
+    pool: pools[1]!.promise(),
+    db,
+    origin: processId,
+    isElsewhere: (hostId) => !links.has(hostId),
+    onCommit(transitions) {
+      // The engine first: it sends what the hosts wait for, and subscribers read what is committed anyway.
+      engine.committed(transitions);
+      feed.publish(distinctChanges(transitions), 'self');
+    },
+  });
+  const progress = new ProgressBoard(writer, log);
+  const agent = new LinkedHostAgent(links, progress);
+  const engine = new Engine({
+    db,
+    writer,
+    inventory,
+    deliver: (command) => links.deliver(command),
+    owner: processId,
+    log,
+  });
+  const reconciler = new Reconciler({ db, writer, ids, log });
+  const logged = (what: string) => (error: unknown) => log.warn({ err: error }, what);
+  const observations = new Observations({
+    db,
+    writer,
+    log,
+    changed: (vmIds) => void reconciler.settle(vmIds).catch(logged('VMs could not be settled; the sweep will')),
+  });
+  const usage = new UsageBoard(db);
+  const sessions = new HostSessions({
+    db,
+    writer,
+    ids,
+    inventory,
+    links,
+    observations,
+    usage,
+    processId,
+    log,
+    ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
+  });
+  const opsContext: OpsContext = { db, writer, ids, inventory, log };
+
+  feed.listen((changes, from) => {
+    inventory.changed(changes);
+    const hosts = changes.filter((c) => c.kind === 'command').map((c) => c.id);
+    if (hosts.length > 0)
+      void links.sendOpen(hosts).catch(logged('open commands could not be read; they are asked for again'));
+    // Guards of jobs that others have moved would refuse what is remembered here: it is read anew.
+    if (from === 'others') engine.forget(changes);
+  });
+
+  return {
+    processId,
+    db,
+    feed,
+    inventory,
+    writer,
+    engine,
+    links,
+    progress,
+    agent,
+    observations,
+    usage,
+    sessions,
+    reconciler,
+    opsContext,
+    ops: bindOps(opsContext),
+    async start() {
+      await feed.start();
+      await inventory.load();
+    },
+    async close() {
+      await writer.drained();
+      await Promise.all(pools.map((pool) => pool.promise().end()));
+    },
+  };
+}

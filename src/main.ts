@@ -1,0 +1,82 @@
+import { mkdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import pino from 'pino';
+import { startControl } from './control.ts';
+
+/** The composition root of the control plane, and the only reader of its environment and command line. */
+const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …]
+
+  --port    port to listen on (default 4000; 0: any that is free)
+  --host    address to listen on (default 127.0.0.1)
+  --origin  a web origin that may ask beside our own; may be repeated
+
+Environment
+  DATABASE_URL    mysql://user:password@host:port/database, or …?socket=/path (required)
+  VIRTGRAPH_DATA  folder of the admin token (default .virtgraph)
+  LOG_LEVEL       debug, info, warn, error (default info)
+`;
+
+function fail(message: string): never {
+  process.stderr.write(`${message}\n\n${HELP}`);
+  process.exit(2);
+}
+
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        port: { type: 'string', default: '4000' },
+        host: { type: 'string', default: '127.0.0.1' },
+        origin: { type: 'string', multiple: true, default: [] },
+        help: { type: 'boolean', default: false },
+      },
+    }).values;
+  } catch (error) {
+    return fail((error as Error).message);
+  }
+}
+
+const values = readArguments();
+if (values.help) {
+  process.stdout.write(HELP);
+  process.exit(0);
+}
+const port = Number(values.port);
+if (!Number.isInteger(port) || port < 0 || port > 65_535)
+  fail(`--port takes a number up to 65535, not ${values.port}.`);
+const { DATABASE_URL: databaseUrl, VIRTGRAPH_DATA = '.virtgraph', LOG_LEVEL = 'info' } = process.env;
+if (!databaseUrl) fail('DATABASE_URL is not set.');
+if (!URL.canParse(databaseUrl)) fail('DATABASE_URL is not a URL.');
+
+const dataPath = resolve(VIRTGRAPH_DATA);
+await mkdir(dataPath, { recursive: true, mode: 0o700 });
+const log = pino({ level: LOG_LEVEL }, pino.destination(2));
+const control = await startControl({
+  databaseUrl,
+  host: values.host,
+  port,
+  adminTokenPath: join(dataPath, 'admin-token'),
+  log,
+  origins: values.origin,
+}).catch((error: unknown) => {
+  log.fatal({ err: error }, 'the control plane could not start');
+  process.exit(1);
+});
+process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url })}\n`);
+
+let closing = false;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // A second signal means: now.
+    if (closing) process.exit(1);
+    closing = true;
+    control.close().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log.error({ err: error }, 'the control plane could not close cleanly');
+        process.exit(1);
+      },
+    );
+  });
+}
