@@ -58,6 +58,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   await ensureAdminToken(core, options.adminTokenPath);
   await core.start();
 
+  const peerSecret = randomBytes(32).toString('base64url');
   const metrics = new Registry();
   measure(core, metrics);
   const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log });
@@ -77,19 +78,24 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     origins: options.origins ?? [],
   });
 
-  const liveness = new Liveness({ db: core.db, writer: core.writer, processId: core.processId, url: http.url, log });
+  const liveness = new Liveness({
+    db: core.db,
+    writer: core.writer,
+    processId: core.processId,
+    url: http.url,
+    peerSecret,
+    log,
+  });
+  await liveness.renew();
   const loops = startLoops(core, liveness, options);
   return {
     core,
     http,
     async close() {
+      core.sessions.leave();
       await http.close();
       await loops.stop();
       await watch.close();
-      // The last that is written: with it gone, the links of this process count as nobody's at once.
-      await liveness
-        .leave()
-        .catch((error: unknown) => log.warn({ err: error }, 'the lease could not be given back; it expires'));
       await core.close();
     },
   };
@@ -151,7 +157,7 @@ function authenticator(core: Core): (token: string | null) => Promise<Actor> {
 }
 
 async function hostdContext(core: Core, parameters: Record<string, unknown>, log: Logger): Promise<object> {
-  const { sessions, links, agent, observations, progress, engine } = core;
+  const { sessions, links, linkedAgent: agent, observations, progress, engine } = core;
   const bearer = /^Bearer (\S+)$/.exec(String(parameters['authorization'] ?? ''));
   const host = bearer ? await sessions.authenticate(bearer[1]!) : null;
   if (bearer && !host) throw unknownHost();

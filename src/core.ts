@@ -12,6 +12,7 @@ import { Writer } from './db/writer.ts';
 import { LinkedHostAgent } from './hosts/agent.ts';
 import { HostLinks } from './hosts/links.ts';
 import { Observations } from './hosts/observations.ts';
+import { PeerHostAgent } from './hosts/peer-agent.ts';
 import { ProgressBoard } from './hosts/progress.ts';
 import { HostSessions } from './hosts/sessions.ts';
 import { UsageBoard } from './hosts/usage.ts';
@@ -39,7 +40,10 @@ export interface Core {
   engine: Engine;
   links: HostLinks;
   progress: ProgressBoard;
-  agent: LinkedHostAgent;
+  /** Hosts linked here. */
+  linkedAgent: LinkedHostAgent;
+  /** Every host. */
+  agent: PeerHostAgent;
   observations: Observations;
   usage: UsageBoard;
   sessions: HostSessions;
@@ -78,7 +82,8 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     },
   });
   const progress = new ProgressBoard(writer, log);
-  const agent = new LinkedHostAgent(links, progress);
+  const linkedAgent = new LinkedHostAgent(links, progress);
+  const agent = new PeerHostAgent(db, links, linkedAgent);
   const engine = new Engine({
     db,
     writer,
@@ -128,6 +133,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     engine,
     links,
     progress,
+    linkedAgent,
     agent,
     observations,
     usage,
@@ -140,6 +146,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
       await inventory.load();
     },
     async close() {
+      await agent.close();
       await writer.drained();
       await Promise.all(pools.map((pool) => pool.promise().end()));
     },

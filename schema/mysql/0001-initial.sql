@@ -341,7 +341,7 @@ CREATE TABLE api_token (
 CREATE TABLE control_process (
   id               CHAR(36)        NOT NULL PRIMARY KEY,
   url              VARCHAR(255)    NOT NULL,
-  peer_secret_hash BINARY(32)      NOT NULL,
+  peer_secret      CHAR(43)        NOT NULL,           -- what other control planes show it to be let in
   started_at       DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   seen_at          DATETIME(6)     NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

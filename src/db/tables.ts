@@ -259,7 +259,7 @@ export interface ApiTokenTable {
 export interface ControlProcessTable {
   id: string;
   url: string;
-  peer_secret_hash: Buffer;
+  peer_secret: string;
   started_at: Timestamp;
   seen_at: Date;
 }

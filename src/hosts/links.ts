@@ -95,7 +95,7 @@ export class HostLinks {
   readonly #log: Logger;
   readonly #links = new Map<number, Link>();
   readonly #asked = new Map<string, Asked>();
-  readonly #gone = new Set<(hostId: number) => void>();
+  readonly #gone = new Set<(hostId: number, sessionId: string) => void>();
 
   constructor(db: Kysely<Database>, log: Logger) {
     this.#db = db;
@@ -138,7 +138,7 @@ export class HostLinks {
       // Close first: return() of a generator queues behind its pending next(), which would wait for ever.
       link.close();
       if (this.#links.get(hostId) === link) {
-        this.#left(hostId);
+        this.#left(hostId, link);
       }
       return batches.return(undefined);
     };
@@ -158,12 +158,14 @@ export class HostLinks {
 
   /** Ends a host's link from this side. */
   cut(hostId: number): void {
-    this.#links.get(hostId)?.close();
-    this.#left(hostId);
+    const link = this.#links.get(hostId);
+    if (!link) return;
+    link.close();
+    this.#left(hostId, link);
   }
 
-  /** Calls back with every host whose link has ended and not been replaced. */
-  onGone(listener: (hostId: number) => void): void {
+  /** Calls back with every host whose link has ended and not been replaced, and the session that it belonged to. */
+  onGone(listener: (hostId: number, sessionId: string) => void): void {
     this.#gone.add(listener);
   }
 
@@ -240,10 +242,10 @@ export class HostLinks {
     return true;
   }
 
-  #left(hostId: number): void {
+  #left(hostId: number, link: Link): void {
     this.#links.delete(hostId);
     this.#failAsked(hostId);
-    for (const listener of this.#gone) listener(hostId);
+    for (const listener of this.#gone) listener(hostId, link.sessionId);
   }
 
   #failAsked(hostId: number): void {

@@ -55,12 +55,13 @@ export class HostSessions {
   readonly #now: () => number;
   readonly #byHost = new Map<number, Session>();
   readonly heartbeatMs: number;
+  #leaving = false;
 
   constructor(options: SessionsOptions) {
     this.#o = options;
     this.#now = options.monotonicMs ?? (() => performance.now());
     this.heartbeatMs = options.heartbeatMs ?? 10_000;
-    options.links.onGone((hostId) => this.#linkEnded(hostId));
+    options.links.onGone((hostId, sessionId) => this.#linkEnded(hostId, sessionId));
   }
 
   /**
@@ -219,10 +220,17 @@ export class HostSessions {
     for (const { hostId, beatAt } of this.#byHost.values()) if (beatAt < before) this.#o.links.cut(hostId);
   }
 
-  #linkEnded(hostId: number): void {
+  /** From now on links end because this process does: its hosts go to another, and only silence there is news. */
+  leave(): void {
+    this.#leaving = true;
+  }
+
+  #linkEnded(hostId: number, sessionId: string): void {
     const session = this.#byHost.get(hostId);
-    if (!session) return;
+    // The host has opened another session already; this was the link of the one before.
+    if (session?.id !== sessionId) return;
     this.#byHost.delete(hostId);
+    if (this.#leaving) return;
     void this.#markUnreachable(session).catch((error: unknown) =>
       // The sweep over links that are nobody's finds it again.
       this.#o.log.warn({ err: error, hostId }, 'a lost link could not be recorded'),

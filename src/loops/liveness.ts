@@ -12,6 +12,8 @@ export interface LivenessOptions {
   writer: Writer;
   processId: string;
   url: string;
+  /** What other control planes show this one. */
+  peerSecret: string;
   log: Logger;
   monotonicMs?: () => number;
 }
@@ -34,9 +36,9 @@ export class Liveness {
   }
 
   async renew(): Promise<void> {
-    const { db, processId, url } = this.#o;
+    const { db, processId, url, peerSecret } = this.#o;
     try {
-      const row = { id: processId, url, peer_secret_hash: Buffer.alloc(32), seen_at: sql<Date>`NOW(6)` };
+      const row = { id: processId, url, peer_secret: peerSecret, seen_at: sql<Date>`NOW(6)` };
       await db.insertInto('control_process').values(row).onDuplicateKeyUpdate({ seen_at: sql`NOW(6)` }).execute();
     } catch (error) {
       this.#healthySince = null;
@@ -62,16 +64,11 @@ export class Liveness {
       .select(['id', 'link_process'])
       .where('link_state', '=', 'UP')
       .where('deleted_at', 'is', null)
-      .where('updated_at', '<', sql<Date>`NOW(6) - INTERVAL ${sql.lit(LEASE_S)} SECOND`)
       .where((eb) => eb.or([eb('link_process', 'is', null), eb('link_process', 'not in', living)]))
       .execute();
     await Promise.all(
       lost.map((host) => writer.submit(unreachableTransition(host.id, { link_process: host.link_process }))),
     );
     await db.deleteFrom('control_process').where('seen_at', '<', sql<Date>`NOW(6) - INTERVAL 1 DAY`).execute();
-  }
-
-  async leave(): Promise<void> {
-    await this.#o.db.deleteFrom('control_process').where('id', '=', this.#o.processId).execute();
   }
 }
