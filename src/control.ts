@@ -66,7 +66,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     host: options.host,
     port: options.port,
     schema,
-    costOf,
+    costOf: (...query) => costOf(...query).cost,
     hostdSchema,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: authenticator(core),

@@ -132,7 +132,9 @@ function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch
       else if (Array.isArray(value)) query = query.where(sql.ref(column), 'in', value);
       else query = query.where(sql.ref(column), '=', value);
     }
-    return { query: query.compile(), mustHit: ids.length, otherwise };
+    // Not the distinct ids: the same move twice in one batch, as when a host reports twice at once, is refused, so that
+    // halving writes it once and calls the other stale.
+    return { query: query.compile(), mustHit: group.length, otherwise };
   });
 }
 

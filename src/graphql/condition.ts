@@ -1,0 +1,32 @@
+import { type Expression, type Selectable, type SqlBool, sql } from 'kysely';
+import type { Database } from '../db/tables.ts';
+import type { ResourceKind } from '../domain/ids.ts';
+import { uidOf } from './public-id.ts';
+
+export type Condition = Expression<SqlBool>;
+type Columns<T extends keyof Database> = Selectable<Database[T]>;
+type ColumnOf<T extends keyof Database> = keyof Columns<T> & string;
+
+/** What a list may be narrowed by. A value that is null or absent narrows nothing. */
+export function conditionsOn<T extends keyof Database>(table: T) {
+  const column = (name: ColumnOf<T>) => sql.ref(`${table}.${name}`);
+  return {
+    is: <C extends ColumnOf<T>>(name: C, value: Columns<T>[C] | null | undefined): Condition[] =>
+      value == null ? [] : [sql<SqlBool>`${column(name)} = ${value}`],
+    /** None of an empty list. */
+    isOneOf: <C extends ColumnOf<T>>(name: C, values: readonly Columns<T>[C][] | null | undefined): Condition[] => {
+      if (!values) return [];
+      return [values.length === 0 ? sql<SqlBool>`false` : sql<SqlBool>`${column(name)} in (${sql.join(values)})`];
+    },
+    /** Refers to the object with this public id; nothing does to one that is not there. */
+    refersTo: (name: ColumnOf<T>, kind: ResourceKind, id: string | null | undefined, field: string): Condition[] =>
+      id == null ? [] : [sql<SqlBool>`${column(name)} = (${idOfUid(kind, uidOf(kind, id, ['filter', field]))})`],
+    startsWith: (name: ColumnOf<T>, prefix: string | null | undefined): Condition[] =>
+      prefix == null ? [] : [sql<SqlBool>`${column(name)} like ${`${prefix.replace(/[\\%_]/g, '\\$&')}%`}`],
+  };
+}
+
+const idOfUid = (kind: ResourceKind, uid: Buffer) => sql`select id from ${sql.table(kind)} where uid = ${uid}`;
+
+export const all = (conditions: readonly Condition[]): Condition =>
+  conditions.length === 0 ? sql<SqlBool>`true` : sql<SqlBool>`${sql.join(conditions, sql` and `)}`;

@@ -1,0 +1,55 @@
+import type { Kysely } from 'kysely';
+import type { Feed } from '../db/feed.ts';
+import type { Inventory } from '../db/inventory.ts';
+import type { Database } from '../db/tables.ts';
+import type { Actor } from '../domain/authorize.ts';
+import type { HostAgent } from '../domain/host-agent.ts';
+import type { PlacementVerdict } from '../domain/placement.ts';
+import type { Payload } from '../ops/context.ts';
+import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
+import type { Watch } from './watch.ts';
+
+/** What an operator may enable, disable and delete. */
+export const WANTED_NOUNS = {
+  zone: 'Zone',
+  pod: 'Pod',
+  cluster: 'Cluster',
+  host: 'Host',
+  primary_storage: 'PrimaryStorage',
+  offering: 'Offering',
+  template: 'Template',
+} as const;
+export type WantedKind = keyof typeof WANTED_NOUNS;
+
+type WantedMutation = `${'enable' | 'disable' | 'delete'}${(typeof WANTED_NOUNS)[WantedKind]}`;
+type OwnMutation = Exclude<keyof Inputs, 'byId' | 'createHostJoinToken'>;
+/** Mutations that answer with a resource, a job or errors. */
+export type MutationName = OwnMutation | WantedMutation;
+export type InputOf<M extends MutationName> = M extends keyof Inputs ? Inputs[M] : ById;
+
+/** The token in clear, which is told this once and kept nowhere. */
+export type JoinTokenPayload = Payload & { token: string | null; expiresAt: Date | null };
+
+/**
+ * Every write that the graph offers. Ids are public ids. What the actor did wrong is in the payload's errors or thrown
+ * as a VirtgraphError; the graph treats both alike.
+ */
+export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>) => Promise<Payload> } & {
+  createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken']): Promise<JoinTokenPayload>;
+  /** @throws VirtgraphError */
+  explainPlacement(actor: Actor, input: ExplainPlacementInput): Promise<PlacementVerdict>;
+};
+
+/** One per request or subscription; loaders hang on it. */
+export interface GraphContext {
+  db: Kysely<Database>;
+  actor: Actor;
+  ops: Ops;
+  inventory: Inventory;
+  agent: HostAgent;
+  feed: Feed;
+  /** One per process. */
+  watch: Watch;
+  /** In the log with whatever is masked from the caller. */
+  requestId: string;
+}

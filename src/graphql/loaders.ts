@@ -1,0 +1,115 @@
+import DataLoader from 'dataloader';
+import { sql } from 'kysely';
+import { authorize } from '../domain/authorize.ts';
+import type { ResourceKind } from '../domain/ids.ts';
+import type { GraphContext } from './context.ts';
+import { type Row, selected } from './rows.ts';
+
+/** A batch that answers for each id, in the order of the ids. */
+type Batch<V> = (ids: readonly number[]) => Promise<V[]>;
+
+/**
+ * What one request has read. Rows are kept by id, however they were read, so a reference back to an object costs no
+ * query and no promise.
+ */
+export class Loaders {
+  readonly #context: GraphContext;
+  readonly #rows = new Map<ResourceKind, Map<number, unknown>>();
+  readonly #byId = new Map<ResourceKind, DataLoader<number, unknown>>();
+  readonly #byUid = new Map<ResourceKind, DataLoader<string, unknown>>();
+  readonly #groups = new Map<string, DataLoader<number, unknown>>();
+
+  constructor(context: GraphContext) {
+    this.#context = context;
+  }
+
+  /** The row, deleted or not; null: there never was one, or its time has run out. */
+  find<K extends ResourceKind>(kind: K, id: number): Row<K> | Promise<Row<K> | null> {
+    const known = this.#rowsOf(kind).get(id);
+    if (known) return known;
+    authorize(this.#context.actor, 'read', { kind });
+    let loader = this.#byId.get(kind);
+    if (!loader) {
+      loader = new DataLoader((ids) => this.#read(kind, ids));
+      this.#byId.set(kind, loader);
+    }
+    return loader.load(id) as Promise<Row<K> | null>;
+  }
+
+  /** The row that a foreign key names: it is there. */
+  get<K extends ResourceKind>(kind: K, id: number): Row<K> | Promise<Row<K>> {
+    const row = this.find(kind, id);
+    if (!(row instanceof Promise)) return row;
+    return row.then((found) => {
+      if (!found) throw new Error(`${kind} ${id} is referred to and not there`);
+      return found;
+    });
+  }
+
+  /** By what the public id is made of; deleted or not. */
+  findByUid<K extends ResourceKind>(kind: K, uid: Buffer): Promise<Row<K> | null> {
+    authorize(this.#context.actor, 'read', { kind });
+    let loader = this.#byUid.get(kind);
+    if (!loader) {
+      loader = new DataLoader((uids) => this.#readByUid(kind, uids));
+      this.#byUid.set(kind, loader);
+    }
+    return loader.load(uid.toString('hex')) as Promise<Row<K> | null>;
+  }
+
+  /** Remembers rows that were read some other way. */
+  keep<K extends ResourceKind>(kind: K, rows: readonly Row<K>[]): void {
+    const known = this.#rowsOf(kind);
+    for (const row of rows) known.set((row as { id: number }).id, row);
+  }
+
+  /** What hangs below an object: one batch for each name, which therefore holds all that the batch depends on. */
+  below<V>(name: string, id: number, batch: Batch<V>): Promise<V> {
+    let loader = this.#groups.get(name);
+    if (!loader) {
+      loader = new DataLoader(batch) as DataLoader<number, unknown>;
+      this.#groups.set(name, loader);
+    }
+    return loader.load(id) as Promise<V>;
+  }
+
+  async #read(kind: ResourceKind, ids: readonly number[]): Promise<unknown[]> {
+    const { rows } = await sql<Row<ResourceKind>>`
+      select ${selected(kind)} from ${sql.table(kind)} where id in (${sql.join(ids)})`.execute(this.#context.db);
+    this.keep(kind, rows);
+    const known = this.#rowsOf(kind);
+    return ids.map((id) => known.get(id) ?? null);
+  }
+
+  async #readByUid(kind: ResourceKind, uids: readonly string[]): Promise<unknown[]> {
+    const { rows } = await sql<Row<ResourceKind>>`
+      select ${selected(kind)} from ${sql.table(kind)}
+      where uid in (${sql.join(uids.map((uid) => Buffer.from(uid, 'hex')))})`.execute(this.#context.db);
+    this.keep(kind, rows);
+    const found = new Map(rows.map((row) => [row.uid.toString('hex'), row]));
+    return uids.map((uid) => found.get(uid) ?? null);
+  }
+
+  #rowsOf<K extends ResourceKind>(kind: K): Map<number, Row<K>> {
+    let rows = this.#rows.get(kind);
+    if (!rows) {
+      rows = new Map();
+      this.#rows.set(kind, rows);
+    }
+    return rows as Map<number, Row<K>>;
+  }
+}
+
+const LOADERS = new WeakMap<GraphContext, Loaders>();
+
+export function loadersOf(context: GraphContext): Loaders {
+  let loaders = LOADERS.get(context);
+  if (!loaders) {
+    loaders = new Loaders(context);
+    LOADERS.set(context, loaders);
+  }
+  return loaders;
+}
+
+/** Reads everything anew from now on: after a write, and with each message of a subscription. */
+export const forgetRead = (context: GraphContext): boolean => LOADERS.delete(context);

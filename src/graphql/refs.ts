@@ -1,0 +1,41 @@
+import type { ResourceKind } from '../domain/ids.ts';
+import { builder } from './builder.ts';
+import type {
+  ClusterRow,
+  EventRow,
+  HostRow,
+  JobRow,
+  OfferingRow,
+  PodRow,
+  PrimaryStorageRow,
+  TemplateRow,
+  VmRow,
+  VolumeRow,
+  ZoneRow,
+} from './rows.ts';
+
+/** The types of the graph by name, apart from their fields: they all refer to one another. */
+export const ZoneRef = builder.objectRef<ZoneRow>('Zone');
+export const PodRef = builder.objectRef<PodRow>('Pod');
+export const ClusterRef = builder.objectRef<ClusterRow>('Cluster');
+export const HostRef = builder.objectRef<HostRow>('Host');
+export const PrimaryStorageRef = builder.objectRef<PrimaryStorageRow>('PrimaryStorage');
+export const OfferingRef = builder.objectRef<OfferingRow>('Offering');
+export const TemplateRef = builder.objectRef<TemplateRow>('Template');
+export const VmRef = builder.objectRef<VmRow>('Vm');
+export const VolumeRef = builder.objectRef<VolumeRow>('Volume');
+export const JobRef = builder.objectRef<JobRow>('Job');
+export const EventRef = builder.objectRef<EventRow>('Event');
+
+export const REF_OF = {
+  zone: ZoneRef,
+  pod: PodRef,
+  cluster: ClusterRef,
+  host: HostRef,
+  primary_storage: PrimaryStorageRef,
+  offering: OfferingRef,
+  template: TemplateRef,
+  vm: VmRef,
+  volume: VolumeRef,
+  job: JobRef,
+} as const satisfies Record<ResourceKind, unknown>;

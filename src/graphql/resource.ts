@@ -1,0 +1,90 @@
+import { type Actor, authorize } from '../domain/authorize.ts';
+import type { WantedState } from '../domain/host-state.ts';
+import { builder, type GraphTypes } from './builder.ts';
+import { conditionsOn } from './condition.ts';
+import { childList } from './connection.ts';
+import type { WantedKind } from './context.ts';
+import { EventList } from './event.ts';
+import { idField } from './node.ts';
+import type { ZoneRow } from './rows.ts';
+
+export const WantedStateRef = builder.enumType('WantedState', {
+  description: 'What an operator wants of a zone, pod, cluster, host, storage, offering or template.',
+  values: {
+    ENABLED: { description: 'It takes what is new.' },
+    DISABLED: { description: 'It takes nothing new. What it has runs on.' },
+  } as const,
+});
+
+export const ResourceActionRef = builder.enumType('ResourceAction', {
+  description: 'What an operator can do with what exists.',
+  values: {
+    ENABLE: { description: 'Let it take what is new.' },
+    DISABLE: { description: 'Let it take nothing new.' },
+    UPDATE: { description: 'Change what is known of it.' },
+    DELETE: { description: 'Delete it; refused with NOT_EMPTY while something is inside.' },
+  } as const,
+});
+export type ResourceAction = typeof ResourceActionRef.$inferType;
+
+const ACTIONS: Record<WantedState, ResourceAction[]> = {
+  ENABLED: ['DISABLE', 'UPDATE', 'DELETE'],
+  DISABLED: ['ENABLE', 'UPDATE', 'DELETE'],
+};
+
+/** Whether the actor may do things with objects of a kind, as opposed to look at them. */
+export function mayOperate(actor: Actor, kind: string): boolean {
+  try {
+    authorize(actor, 'operate', { kind });
+    return true;
+  } catch {
+    // A refusal is the answer here, not a failure.
+    return false;
+  }
+}
+
+/** Columns that every kind which operators arrange has. */
+type Named = Pick<
+  ZoneRow,
+  'id' | 'uid' | 'name' | 'generation' | 'created_at' | 'updated_at' | 'deleted_at' | 'wanted_state'
+>;
+
+/** The fields that every kind which operators arrange has. */
+export function namedFields<P extends Named>(
+  builderOfFields: PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, P>,
+  kind: WantedKind,
+) {
+  const t = builderOfFields as unknown as PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, ZoneRow>;
+  return {
+    id: idField(t as never, kind),
+    name: t.exposeString('name', { description: 'As people call it; unique among its siblings.' }),
+    wantedState: t.expose('wanted_state', { type: WantedStateRef, description: 'What operators want of it.' }),
+    allowedActions: t.field({
+      type: [ResourceActionRef],
+      description: 'What the caller can do with it now.',
+      resolve: (row, _args, context) =>
+        row.deleted_at === null && mayOperate(context.actor, kind) ? ACTIONS[row.wanted_state] : [],
+    }),
+    ...lifeFields(t),
+    events: childList(t, EventList, 'What was done to it.', 'subject_id', {
+      name: kind,
+      condition: conditionsOn('event').is('subject_kind', kind)[0]!,
+    }),
+  };
+}
+
+/** When it came, changed and went, and how often it was changed. */
+function lifeFields(t: PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, ZoneRow>) {
+  return {
+    generation: t.exposeInt('generation', {
+      description: 'Grows with each change of what is wanted; for `expectedGeneration`.',
+    }),
+    createdAt: t.expose('created_at', { type: 'DateTime', description: 'When it was created.' }),
+    updatedAt: t.expose('updated_at', { type: 'DateTime', description: 'When anything of it changed last.' }),
+    deletedAt: t.expose('deleted_at', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was deleted: no list has it since. Null while it lives.',
+    }),
+  };
+}

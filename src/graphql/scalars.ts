@@ -1,0 +1,25 @@
+import { GraphQLError } from 'graphql';
+import { builder } from './builder.ts';
+
+const invalid = (message: string): GraphQLError => new GraphQLError(message, { extensions: { code: 'INVALID_INPUT' } });
+
+builder.scalarType('DateTime', {
+  description: 'A moment in UTC, RFC 3339 with milliseconds: `2026-11-24T13:37:00.123Z`.',
+  specifiedByURL: 'https://www.rfc-editor.org/rfc/rfc3339',
+  serialize: (value) => value.toISOString(),
+  parseValue: (value) => {
+    const date = typeof value === 'string' ? new Date(value) : null;
+    if (!date || Number.isNaN(date.getTime())) throw invalid('A DateTime is a string like `2026-11-24T13:37:00Z`.');
+    return date;
+  },
+});
+
+builder.scalarType('BigInt', {
+  description: 'A whole number that may be larger than 2^53, as a string of decimal digits.',
+  serialize: String,
+  parseValue: (value) => {
+    if (typeof value === 'number' ? Number.isSafeInteger(value) : typeof value === 'string' && /^-?\d+$/.test(value))
+      return BigInt(value as number | string);
+    throw invalid('A BigInt is a string of decimal digits.');
+  },
+});

@@ -1,0 +1,58 @@
+import { ERROR_CODES, type ErrorCode, type UserErrorData } from '../domain/errors.ts';
+import { builder } from './builder.ts';
+import { PlacementRejectionRef } from './placement.ts';
+
+export const ErrorCodeRef = builder.enumType('ErrorCode', {
+  description: 'The closed vocabulary of errors; docs/errors.md says what to do about each.',
+  values: Object.fromEntries(
+    (Object.keys(ERROR_CODES) as ErrorCode[]).map((code) => [code, { description: ERROR_CODES[code].meaning }]),
+  ) as Record<ErrorCode, { description: string }>,
+});
+
+/** A code as it stands in the database; one that this version does not know is a fault. */
+export const knownCode = (code: string): ErrorCode => (code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL');
+
+export const UserErrorRef = builder.interfaceRef<UserErrorData>('UserError').implement({
+  description: 'Why something was not done, for the one who asked. New types of it may come; each has these fields.',
+  resolveType: (error) => {
+    if (error.rejections) return 'InsufficientCapacityError';
+    return error.state === undefined ? 'FieldError' : 'InvalidStateError';
+  },
+  fields: (t) => ({
+    code: t.expose('code', { type: ErrorCodeRef, description: 'What kind of error, for programs.' }),
+    message: t.exposeString('message', { description: 'What is wrong, for people.' }),
+    path: t.exposeStringList('path', {
+      nullable: true,
+      description: 'Where in the `input` it comes from; null when no field is to blame.',
+    }),
+  }),
+});
+
+builder.objectRef<UserErrorData>('FieldError').implement({
+  description: 'A field of the input, or the request as a whole, can not be accepted.',
+  interfaces: [UserErrorRef],
+});
+
+builder.objectRef<UserErrorData>('InvalidStateError').implement({
+  description: 'The object can not do this in the state that it is in.',
+  interfaces: [UserErrorRef],
+  fields: (t) => ({
+    state: t.string({ description: 'The state that it is in.', resolve: (error) => error.state ?? '' }),
+    allowedActions: t.stringList({
+      description: 'What it can do instead.',
+      resolve: (error) => error.allowedActions ?? [],
+    }),
+  }),
+});
+
+builder.objectRef<UserErrorData>('InsufficientCapacityError').implement({
+  description: 'Nothing has room for it.',
+  interfaces: [UserErrorRef],
+  fields: (t) => ({
+    rejections: t.field({
+      type: [PlacementRejectionRef],
+      description: 'Why not, host by host.',
+      resolve: (error) => error.rejections ?? [],
+    }),
+  }),
+});

@@ -1,0 +1,60 @@
+import type { EventEmitter } from 'node:events';
+import type { ExecutionResult } from 'graphql';
+import { type Actor, actorName } from '../domain/authorize.ts';
+import type { Edge } from './edge.ts';
+import type { Operation } from './execute.ts';
+import { codeOfError, statusOfCode, timedOut } from './refusal.ts';
+
+/** A request on its way, as far as its log line tells of it. */
+export interface Call {
+  requestId: string;
+  actor?: Actor;
+  operation?: Operation;
+}
+
+/**
+ * Runs a query or mutation until it ends or its time is over. The signal of its context is aborted when the time is
+ * over or `caller`, a response or a socket, closes. Never throws.
+ */
+export async function runBounded(
+  edge: Edge,
+  operation: Operation,
+  { requestId, actor }: { requestId: string; actor: Actor },
+  caller: EventEmitter,
+): Promise<ExecutionResult> {
+  const { requestMs } = edge.limits;
+  const stop = new AbortController();
+  const late = Promise.withResolvers<ExecutionResult>();
+  const timer = setTimeout(() => {
+    const error = timedOut('The request', requestMs);
+    late.resolve({ errors: [edge.pipeline.shown(error, requestId)] });
+    stop.abort(error);
+  }, requestMs);
+  const gone = (): void => stop.abort();
+  caller.once('close', gone);
+  try {
+    const context = edge.contextFor(actor, requestId, stop.signal);
+    return await Promise.race([edge.pipeline.execute(operation, context, requestId), late.promise]);
+  } finally {
+    clearTimeout(timer);
+    caller.off('close', gone);
+  }
+}
+
+/**
+ * 200 once anything was executed: the body says the rest. Except where nothing came of it: no data because of an outage
+ * is 503, for both media types, so that balancers and retrying clients see it.
+ *
+ * @see GraphQL over HTTP, 6.4 Status codes
+ */
+export function statusOfResult({ data, errors }: ExecutionResult): number {
+  if (!errors?.length) return 200;
+  if (data === undefined) return statusOfCode(codeOfError(errors[0]!));
+  return data === null && errors.every((error) => codeOfError(error) === 'UNAVAILABLE') ? 503 : 200;
+}
+
+export const callFields = ({ requestId, actor, operation }: Call): Record<string, unknown> => ({
+  requestId,
+  ...(actor ? { actor: actorName(actor) } : {}),
+  ...(operation ? { operation: operation.node.name?.value ?? operation.node.operation, cost: operation.cost } : {}),
+});

@@ -1,0 +1,101 @@
+import type { IncomingMessage } from 'node:http';
+import type { ExecutionArgs, ExecutionResult, GraphQLError } from 'graphql';
+import { type Context, makeServer, type Server } from 'graphql-ws';
+import type { Logger } from 'pino';
+import type { WebSocket } from 'ws';
+import { EventStream } from './event-stream.ts';
+import { type Operation, type Pipeline, readParams } from './execute.ts';
+import type { Limits } from './limits.ts';
+import { codeOfError, Refusal } from './refusal.ts';
+import { CLOSE, type Extra } from './socket-keeper.ts';
+
+/** A connection to `/hostd`. */
+export interface HostExtra extends Extra {
+  /** The context of everything this connection asks. */
+  context?: object;
+}
+
+/**
+ * Who the host is, as the context of its operations.
+ *
+ * @throws VirtgraphError UNAUTHENTICATED: the connection is closed with 4403; any other error: 1013, try again
+ */
+export type HostContextFor = (connectionParams: Record<string, unknown>, request: IncomingMessage) => Promise<object>;
+
+interface Arguments extends ExecutionArgs {
+  operation: Operation;
+  contextValue: object;
+  requestId: string;
+}
+
+/** graphql-transport-ws for hosts, over their own schema. A host sends the same few documents for ever. */
+export function hostProtocol(
+  pipeline: Pipeline,
+  limits: Limits,
+  contextFor: HostContextFor,
+  log: Logger,
+): Server<HostExtra> {
+  return makeServer<Record<string, unknown>, HostExtra>({
+    connectionInitWaitTimeout: limits.connectionInitMs,
+    onConnect: (context) => connect(pipeline, contextFor, context),
+    onSubscribe: ({ extra }, _id, payload) => admit(pipeline, extra, payload),
+    execute: (args) => run(pipeline, args as Arguments),
+    subscribe: (args) => subscribe(pipeline, args as Arguments, log),
+  });
+}
+
+async function connect(
+  pipeline: Pipeline,
+  contextFor: HostContextFor,
+  { connectionParams, extra }: Context<Record<string, unknown>, HostExtra>,
+): Promise<boolean> {
+  try {
+    extra.context = await contextFor(connectionParams ?? {}, extra.request);
+    return true;
+  } catch (error) {
+    // A host takes 4403 for the end of its credential, so an outage must not look like it.
+    if (codeOfError(pipeline.shown(error, extra.requestId)) !== 'UNAUTHENTICATED')
+      extra.socket.close(CLOSE.tryAgainLater, 'The host cannot be looked up now');
+    return false;
+  }
+}
+
+function admit(pipeline: Pipeline, { context, requestId }: HostExtra, payload: unknown): Arguments | GraphQLError[] {
+  try {
+    const operation = pipeline.prepare(readParams(payload));
+    const { document, params } = operation;
+    return {
+      schema: pipeline.schema,
+      document,
+      operationName: params.operationName,
+      contextValue: context!,
+      operation,
+      requestId,
+    };
+  } catch (error) {
+    return error instanceof Refusal ? [...error.errors] : [pipeline.shown(error, requestId)];
+  }
+}
+
+const run = (pipeline: Pipeline, { operation, contextValue, requestId }: Arguments): Promise<ExecutionResult> =>
+  pipeline.execute(operation, contextValue, requestId);
+
+async function subscribe(
+  pipeline: Pipeline,
+  { operation, contextValue, requestId }: Arguments,
+  log: Logger,
+): Promise<AsyncIterableIterator<ExecutionResult> | ExecutionResult> {
+  const source = await pipeline.open(operation, contextValue, requestId);
+  if (!(Symbol.asyncIterator in source)) return source;
+  return new EventStream(source, {
+    run: (event) => pipeline.execute(operation, contextValue, requestId, event),
+    onEnd: () => log.debug({ requestId }, 'a host left a subscription'),
+    log,
+  });
+}
+
+export const hostExtra = (socket: WebSocket, request: IncomingMessage, requestId: string): HostExtra => ({
+  socket,
+  request,
+  requestId,
+});

@@ -1,0 +1,234 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { GraphQLSchema } from 'graphql';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import type { Actor } from '../domain/authorize.ts';
+import { type Call, callFields } from './call.ts';
+import type { Edge } from './edge.ts';
+import { type CostOf, Pipeline } from './execute.ts';
+import { FanOut } from './fan-out.ts';
+import { GraphiqlPage } from './graphiql.ts';
+import { graphqlHandler } from './graphql-http.ts';
+import { sendHealth, sendJson, sendMetrics, sendReadiness } from './health.ts';
+import { type HostContextFor, type HostExtra, hostExtra, hostProtocol } from './host-sockets.ts';
+import { DEFAULT_LIMITS, type Limits } from './limits.ts';
+import { edgeMetrics } from './metrics.ts';
+import { isAllowedOrigin } from './origin.ts';
+import type { ToGraphQLError } from './refusal.ts';
+import { requestIdOf } from './request-id.ts';
+import { type Authenticate, Sessions } from './sessions.ts';
+import { SocketKeeper } from './socket-keeper.ts';
+import { type ClientExtra, clientExtra, clientProtocol } from './sockets.ts';
+
+export interface HttpOptions {
+  host: string;
+  /** 0: any that is free. */
+  port: number;
+  /** The public schema, at `/graphql`. */
+  schema: GraphQLSchema;
+  costOf: CostOf;
+  /** The schema that hosts speak, at `/hostd`, over WebSocket alone. */
+  hostdSchema: GraphQLSchema;
+  toGraphQLError: ToGraphQLError;
+  /** Anonymous: the token is not known. Rejecting: it cannot be looked up now. */
+  authenticate: Authenticate;
+  /** A new one per operation, and per event of a subscription. The signal: nobody waits for it any more. */
+  contextFor(actor: Actor, requestId: string, signal: AbortSignal): object;
+  hostdContextFor: HostContextFor;
+  /** Why requests should not be sent here; empty: they may. */
+  ready(): Promise<string[]>;
+  log: Logger;
+  /** Others may add theirs. */
+  metrics: Registry;
+  limits?: Partial<Limits>;
+  /** Web origins that may ask beside our own, like `https://console.example.com`. */
+  origins?: readonly string[];
+}
+
+export interface HttpServer {
+  /** `http://host:port` */
+  url: string;
+  port: number;
+  /** Takes no more, closes WebSockets with 1001, lets requests in flight end, and frees everything. */
+  close(): Promise<void>;
+}
+
+/** Serves the graph, the hosts' schema, GraphiQL, health and metrics on one port. */
+export async function startHttp(options: HttpOptions): Promise<HttpServer> {
+  const edge = edgeOf(options);
+  const fanOut = new FanOut(edge);
+  const { limits, metrics, log } = edge;
+  const clients = new SocketKeeper<ClientExtra>({
+    path: '/graphql',
+    maxPayload: limits.messageBytes,
+    protocol: clientProtocol(edge, fanOut),
+    limits,
+    metrics,
+    log,
+  });
+  const hosts = new SocketKeeper<HostExtra>({
+    path: '/hostd',
+    maxPayload: limits.hostMessageBytes,
+    protocol: hostProtocol(hostPipeline(options, limits), limits, options.hostdContextFor, log),
+    limits,
+    metrics,
+    log,
+  });
+
+  const server = createServer({
+    requestTimeout: limits.requestMs,
+    headersTimeout: Math.min(10_000, limits.requestMs),
+    // Longer than that of usual balancers, so that theirs ends a connection and not a request on its way.
+    keepAliveTimeout: 65_000,
+  });
+  server.on('request', requestListener(server, edge, options));
+  server.on('upgrade', upgradeListener(edge, clients, hosts));
+  await listen(server, options.host, options.port);
+  const { port } = server.address() as AddressInfo;
+  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+
+  let closing: Promise<void> | undefined;
+  const close = async (): Promise<void> => {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs);
+    const sockets = Promise.all([clients.close(), hosts.close()]);
+    edge.sessions.endAll();
+    fanOut.stop();
+    await sockets;
+    await closed;
+    clearTimeout(timer);
+  };
+  return {
+    url: `http://${host}:${port}`,
+    port,
+    close: () => {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+function edgeOf(options: HttpOptions): Edge {
+  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const { schema, costOf, toGraphQLError, authenticate, log } = options;
+  return {
+    pipeline: new Pipeline({ schema, limits, costOf, toGraphQLError, log }),
+    limits,
+    origins: options.origins ?? [],
+    authenticate,
+    contextFor: options.contextFor,
+    sessions: new Sessions(authenticate, limits, log),
+    metrics: edgeMetrics(options.metrics),
+    log,
+  };
+}
+
+const hostPipeline = ({ hostdSchema, toGraphQLError, log }: HttpOptions, limits: Limits): Pipeline =>
+  new Pipeline({
+    schema: hostdSchema,
+    // A host reports everything that it runs in one message.
+    limits: { ...limits, variableValues: 1_000_000 },
+    costOf: null,
+    toGraphQLError,
+    log,
+  });
+
+const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/'];
+
+function requestListener(
+  server: Server,
+  edge: Edge,
+  options: HttpOptions,
+): (request: IncomingMessage, response: ServerResponse) => void {
+  const graphql = graphqlHandler(edge);
+  const graphiql = new GraphiqlPage();
+  const route = async (path: string, request: IncomingMessage, response: ServerResponse, call: Call): Promise<void> => {
+    if (path === '/graphql') return await graphql(request, response, call);
+    if (path === '/graphiql' || path.startsWith('/graphiql/')) return await graphiql.send(path, request, response);
+    if (path === '/healthz') return sendHealth(response);
+    if (path === '/readyz') return await sendReadiness(response, options.ready);
+    if (path === '/metrics') return await sendMetrics(response, edge.metrics.registry);
+    if (path === '/') {
+      response.writeHead(302, { location: '/graphiql' }).end();
+      return;
+    }
+    sendJson(response, 404, { error: { code: 'NOT_FOUND', message: 'There is nothing at this path.' } });
+  };
+
+  return (request, response) => {
+    const began = performance.now();
+    const call: Call = { requestId: requestIdOf(request) };
+    const path = pathOf(request);
+    response.setHeader('x-request-id', call.requestId);
+    response.setHeader('x-content-type-options', 'nosniff');
+    response.once('close', () => {
+      tell(edge, call, path, request, response, performance.now() - began);
+      // While closing, a connection ends with its answer instead of staying for the next request.
+      if (!server.listening) request.socket.destroySoon();
+    });
+    route(path, request, response, call).catch((error: unknown) => {
+      edge.log.error({ requestId: call.requestId, err: error }, 'a request could not be answered');
+      if (response.headersSent) response.destroy();
+      else
+        sendJson(response, 500, {
+          error: { code: 'INTERNAL', message: 'A fault of Virtgraph.', requestId: call.requestId },
+        });
+    });
+  };
+}
+
+/** One line and one sample per request; never the query string, a header or a body, which may hold secrets. */
+function tell(
+  edge: Edge,
+  call: Call,
+  path: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+  ms: number,
+): void {
+  const route = ROUTES.includes(path) ? path : path.startsWith('/graphiql/') ? '/graphiql' : 'other';
+  const status = response.writableFinished ? response.statusCode : 499;
+  edge.metrics.requests.inc({ route, status: String(status) });
+  edge.metrics.duration.observe({ route }, ms / 1000);
+  edge.log.info(
+    { ...callFields(call), method: request.method, route, status, ms: Math.round(ms * 10) / 10 },
+    'request',
+  );
+}
+
+function upgradeListener(
+  edge: Edge,
+  clients: SocketKeeper<ClientExtra>,
+  hosts: SocketKeeper<HostExtra>,
+): (request: IncomingMessage, transport: Duplex, head: Buffer) => void {
+  return (request, transport, head) => {
+    const requestId = requestIdOf(request);
+    transport.on('error', (error) => edge.log.info({ err: error, requestId }, 'WebSocket transport error'));
+    const path = pathOf(request);
+    if (path !== '/graphql' && path !== '/hostd') return refuseUpgrade(transport, '404 Not Found');
+    if (!isAllowedOrigin(request, edge.origins)) return refuseUpgrade(transport, '403 Forbidden');
+    const keeper = path === '/graphql' ? clients : hosts;
+    if (keeper.isFull) return refuseUpgrade(transport, '503 Service Unavailable');
+    if (path === '/graphql')
+      clients.accept(request, transport, head, (socket) => clientExtra(socket, request, requestId));
+    else hosts.accept(request, transport, head, (socket) => hostExtra(socket, request, requestId));
+  };
+}
+
+function refuseUpgrade(transport: Duplex, status: string): void {
+  transport.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}
+
+const pathOf = (request: IncomingMessage): string => (request.url ?? '/').split('?', 1)[0]!;
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,130 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type ExecutionResult, GraphQLError } from 'graphql';
+import { createYoga, type Plugin } from 'graphql-yoga';
+import type { Actor } from '../domain/authorize.ts';
+import { type Call, runBounded, statusOfResult } from './call.ts';
+import { type Edge, headerToken } from './edge.ts';
+import { EventStream } from './event-stream.ts';
+import { type Operation, readParams } from './execute.ts';
+import type { MediaType } from './media-type.ts';
+import { malformed, Refusal } from './refusal.ts';
+
+/** What is known of a request before Yoga reads it. */
+export interface Admitted {
+  call: Call;
+  actor: Actor;
+  mediaType: MediaType;
+}
+
+export type YogaHandler = (request: IncomingMessage, response: ServerResponse, admitted: Admitted) => Promise<void>;
+
+interface ServerContext {
+  admitted: Admitted;
+  res: ServerResponse;
+}
+
+/** Yoga reads the parameters of GET and writes event streams; what is between is the edge's own pipeline. */
+export function yogaHandler(edge: Edge): YogaHandler {
+  const plugin: Plugin<object, ServerContext> = {
+    async onParams({ params, request, context, setResult }) {
+      const { admitted, res } = context as unknown as ServerContext;
+      setResult((await resultOf(edge, params, request.method, admitted, res)) as ExecutionResult);
+    },
+  };
+  const yoga = createYoga<ServerContext>({
+    schema: edge.pipeline.schema,
+    plugins: [plugin],
+    logging: false,
+    landingPage: false,
+    graphiql: false,
+    batching: false,
+    multipart: false,
+    cors: false,
+    parserAndValidationCache: false,
+    maxRequestBodySize: edge.limits.bodyBytes,
+    maskedErrors: { maskError: (error) => typed(error) },
+  });
+  return async (request, response, admitted) => {
+    response.setHeader('cache-control', 'no-store');
+    await yoga(request, response, { admitted, res: response });
+  };
+}
+
+async function resultOf(
+  edge: Edge,
+  params: unknown,
+  method: string,
+  admitted: Admitted,
+  response: ServerResponse,
+): Promise<unknown> {
+  const { call, actor, mediaType } = admitted;
+  try {
+    const operation = edge.pipeline.prepare(readParams(params));
+    call.operation = operation;
+    if (operation.node.operation === 'mutation' && method === 'GET')
+      throw malformed('A mutation goes by POST: nothing acts on GET.', 405, { allow: 'POST' });
+    if (operation.node.operation === 'subscription') return await streamOf(edge, operation, admitted, response);
+    const result = await runBounded(edge, operation, { ...call, actor }, response);
+    return withHttp(result, statusOfResult(result), {});
+  } catch (error) {
+    const refusal = error instanceof Refusal ? error : new Refusal([edge.pipeline.shown(error, call.requestId)]);
+    const status = mediaType === 'application/json' ? refusal.legacyStatus : refusal.status;
+    return withHttp({ errors: refusal.errors }, status, refusal.headers);
+  }
+}
+
+const withHttp = (result: ExecutionResult, status: number, headers: Record<string, string>): ExecutionResult => ({
+  ...result,
+  extensions: {
+    ...result.extensions,
+    http: { status, headers: { ...headers, ...(status === 503 ? { 'retry-after': '1' } : {}) } },
+  },
+});
+
+/** A subscription as an event stream, which ends with its caller, its token and the server. */
+async function streamOf(
+  edge: Edge,
+  operation: Operation,
+  { call, actor, mediaType }: Admitted,
+  response: ServerResponse,
+): Promise<unknown> {
+  if (mediaType !== 'text/event-stream')
+    throw malformed('A subscription goes over WebSocket, or with `accept: text/event-stream`.');
+  const { pipeline, sessions, metrics, log } = edge;
+  const stop = new AbortController();
+  const context = (): object => edge.contextFor(actor, call.requestId, stop.signal);
+  const source = await pipeline.open(operation, context(), call.requestId);
+  if (!(Symbol.asyncIterator in source)) return withHttp(source, statusOfResult(source), {});
+  const stream = new EventStream(source, {
+    run: (event) => {
+      metrics.deliveries.inc();
+      return pipeline.execute(operation, context(), call.requestId, event);
+    },
+    onEnd: () => {
+      metrics.subscriptions.dec();
+      stop.abort();
+    },
+    log,
+  });
+  const end = (): void => {
+    void stream.return();
+  };
+  const forget = sessions.add({ token: headerToken(response.req)!, actor, revoke: end });
+  metrics.subscriptions.inc();
+  response.once('close', () => {
+    forget();
+    end();
+  });
+  return stream;
+}
+
+const CODES: Record<string, string> = { REQUEST_ENTITY_TOO_LARGE: 'LIMIT_EXCEEDED' };
+
+/** Yoga's own errors, which are all about the form of a request, in our words. */
+function typed(error: unknown): GraphQLError {
+  const http = error instanceof GraphQLError ? error.extensions['http'] : undefined;
+  const code = error instanceof GraphQLError ? CODES[String(error.extensions['code'])] : undefined;
+  return new GraphQLError(error instanceof Error ? error.message : 'The request is malformed.', {
+    extensions: { code: code ?? 'INVALID_INPUT', http: http ?? { status: 400 } },
+  });
+}
