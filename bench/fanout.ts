@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { WebSocket } from 'ws';
 import { encodeId } from '../src/domain/ids.ts';
 import { insertWorld } from '../test/support/world.ts';
 import { atLeast, atMost, type Benchmark } from './benchmark.ts';
@@ -11,7 +12,8 @@ const SUBSCRIBERS = 1_000;
 const OPENED_AT_ONCE = 50;
 /** Enough that none of them is ever held back: what one VM tells is spread to four a second. */
 const VMS = 60;
-const SINGLE_CHANGES = 40;
+const SINGLE_WARM_UP = 10;
+const SINGLE_CHANGES = 60;
 const SINGLE_PAUSE_MS = 300;
 const WARM_UP_CHANGES = 100;
 const CHANGES = 400;
@@ -68,7 +70,7 @@ interface Subject {
 /** All subscribers; they count what they are told instead of reading it, so that they cost little. */
 class Audience {
   readonly #control: ControlPlane;
-  readonly #sockets: WebSocketLike[] = [];
+  readonly #sockets: WebSocket[] = [];
   #left = 0;
   #all = Promise.withResolvers<void>();
   /** Since when the subscribers count; each delivery's delay is noted. */
@@ -96,11 +98,13 @@ class Audience {
 
   /** One change at a time, with nothing before it. Answers how long each delivery took. */
   async measureSingle(vmId: string): Promise<number[]> {
-    this.#delaysMs = [];
-    await inTurn(SINGLE_CHANGES, async (turn) => {
+    const change = async (turn: number): Promise<void> => {
       await this.#change(vmId, `single ${turn}`);
       await pause(SINGLE_PAUSE_MS);
-    });
+    };
+    await inTurn(SINGLE_WARM_UP, change);
+    this.#delaysMs = [];
+    await inTurn(SINGLE_CHANGES, (turn) => change(SINGLE_WARM_UP + turn));
     return this.#delaysMs;
   }
 
@@ -143,7 +147,7 @@ class Audience {
   }
 
   #hear(frame: Buffer): void {
-    if (!frame.subarray(0, 24).includes('next')) return this.#fail(new Error(`not a change: ${frame}`));
+    if (!frame.subarray(0, 24).includes('next')) this.#fail(new Error(`not a change: ${frame}`));
     this.#delaysMs.push(performance.now() - this.#began);
     this.#left--;
     if (this.#left === 0) this.#all.resolve();
@@ -154,5 +158,3 @@ class Audience {
     if (this.#sockets.length > 0) this.#all.reject(error);
   }
 }
-
-type WebSocketLike = Awaited<ReturnType<typeof openSocket>>;

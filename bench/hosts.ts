@@ -26,8 +26,12 @@ export const hosts: Benchmark = {
     const linkedMs = performance.now() - began;
     const creator = await VmCreator.open(stage, cloud);
     await creator.createMany(VMS, CREATED_AT_ONCE);
+    creator.close();
     await pause(CALM_MS);
     const calm = await watch(stage, cloud.control);
+    // A host whose heartbeats stay away would be cut off by now.
+    const beating = await countLinks(cloud.control);
+    if (beating !== HOSTS) throw new Error(`only ${beating} hosts are linked`);
     const { backMs, control } = await killAndRestart(stage, cloud);
     await pause(CALM_MS);
     return [
@@ -73,9 +77,9 @@ async function killAndRestart(stage: Stage, { control: old }: FakeCloud) {
 }
 
 /** Hosts that are linked, as the control plane counts them itself. */
-async function countLinks({ api }: ControlPlane): Promise<number> {
-  const { body } = await api.get('/metrics');
-  return Number(/^virtgraph_host_links (\d+)/m.exec(body.toString())?.[1]);
+async function countLinks({ url }: ControlPlane): Promise<number> {
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^virtgraph_host_links (\d+)/m.exec(metrics)?.[1]);
 }
 
 async function countRunning({ db }: Stage): Promise<number> {

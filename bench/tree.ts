@@ -8,11 +8,11 @@ import type { ControlPlane, Stage } from './support/stage.ts';
 
 const SIZES = { pods: 2, clusters: 4, hosts: 8, vms: 20 };
 const COUNTED_REQUESTS = 40;
-const QUERY = `{ zones { totalCount nodes { id name wantedState
-  pods { totalCount nodes { id name wantedState
-    clusters { totalCount nodes { id name wantedState
-      hosts { totalCount nodes { id name linkState
-        vms { totalCount nodes { id name state vcpus memoryMib } }
+const QUERY = `{ zones(first: 1) { totalCount nodes { id name wantedState
+  pods(first: ${SIZES.pods}) { totalCount nodes { id name wantedState
+    clusters(first: ${SIZES.clusters}) { totalCount nodes { id name wantedState
+      hosts(first: ${SIZES.hosts}) { totalCount nodes { id name linkState
+        vms(first: ${SIZES.vms}) { totalCount nodes { id name state vcpus memoryMib } }
       } }
     } }
   } }

@@ -7,12 +7,21 @@ const REFUSALS: number[] = [CloseCode.Unauthorized, CloseCode.Forbidden];
 export class GraphqlFailure extends Error {
   readonly codes: readonly string[];
 
-  constructor(errors: readonly { message: string; code?: string }[]) {
-    super(errors.map(({ message, code }) => (code ? `${message} (${code})` : message)).join('; '));
+  constructor(errors: readonly ApiError[]) {
+    super(errors.map((error) => (codeOf(error) ? `${error.message} (${codeOf(error)})` : error.message)).join('; '));
     this.name = 'GraphqlFailure';
-    this.codes = errors.flatMap(({ code }) => code ?? []);
+    this.codes = errors.flatMap((error) => codeOf(error) ?? []);
   }
 }
+
+/** An entry of a payload's `errors`, or of the answer's own. */
+interface ApiError {
+  message: string;
+  code?: string;
+  extensions?: { code?: string };
+}
+
+const codeOf = ({ code, extensions }: ApiError): string | undefined => code ?? extensions?.code;
 
 interface MutationPayload {
   errors: { code: string; message: string }[];
@@ -46,7 +55,7 @@ export class ControlApi {
       body: JSON.stringify({ query, variables }),
       signal: AbortSignal.any([this.#signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
     });
-    const { data, errors } = (await response.json()) as { data?: Data; errors?: { message: string }[] };
+    const { data, errors } = (await response.json()) as { data?: Data; errors?: ApiError[] };
     if (errors || !data) throw new GraphqlFailure(errors ?? [{ message: `HTTP status ${response.status}` }]);
     return data;
   }

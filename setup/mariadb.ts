@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { untilFolderYields } from './folder-watch.ts';
@@ -67,6 +67,7 @@ export async function startMariaDb(folder: string): Promise<MariaDb> {
     async stop() {
       await stopProcess(server, STOP_TIMEOUT_MS);
       await records.remove('process');
+      if (dirname(socketPath) !== home) await rm(dirname(socketPath), { recursive: true, force: true });
     },
   };
 }

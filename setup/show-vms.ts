@@ -65,7 +65,7 @@ async function printGreeting(api: ControlApi, vmId: string, signal: AbortSignal)
   const query = 'subscription($vmId: ID!) { vmSerialOutput(vmId: $vmId) { text } }';
   const output = api.subscribe<{ vmSerialOutput: { text: string } }>(query, { vmId }, timeUp);
   for await (const line of lines(output)) {
-    console.log(`  │ ${line}`);
+    if (line !== '') console.log(`  │ ${line}`);
     if (line === LAST_LINE_OF_GREETING) return;
   }
   signal.throwIfAborted();

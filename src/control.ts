@@ -53,7 +53,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     log,
     ...(options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs }),
   });
-  const migrations = await migrate(core.db);
+  const migrations = await migrate(core.patientDb);
   if (migrations.length > 0) log.info({ migrations }, 'database migrated');
   await ensureAdminToken(core, options.adminTokenPath);
   await core.start();
@@ -104,7 +104,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
 function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Loops {
   const { log } = options;
   const loops = new Loops(log);
-  const retention = new Retention({ db: core.db, ops: core.opsContext, log, recoverableMs: DAY, eventDays: 90 });
+  const retention = new Retention({ db: core.patientDb, ops: core.opsContext, log, recoverableMs: DAY, eventDays: 90 });
   loops.every('feed', options.feedMs ?? 50, () => core.feed.tail());
   loops.every('claim', 500, () => core.engine.claimDue());
   loops.every('lease', 3_000, () => liveness.renew());
@@ -115,7 +115,7 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   loops.every('usage', 30_000, () => core.usage.flush());
   loops.every('retention', 60_000, () => retention.round());
   loops.every('audit', HOUR, async () => {
-    const drift = await auditCounters(core.db);
+    const drift = await auditCounters(core.patientDb);
     if (drift.length > 0) log.error({ drift }, 'counters differ from what they count');
   });
   return loops;

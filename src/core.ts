@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { Feed } from './db/feed.ts';
 import { Ids } from './db/ids.ts';
 import { Inventory } from './db/inventory.ts';
-import { openDatabase, openPool } from './db/pool.ts';
+import { ANSWER_WITHIN, openDatabase, openPool } from './db/pool.ts';
 import { distinctChanges } from './db/statements.ts';
 import type { Database } from './db/tables.ts';
 import { Writer } from './db/writer.ts';
@@ -34,6 +34,8 @@ export interface Core {
   /** Names this run of the process: a restart is another owner. */
   processId: string;
   db: Kysely<Database>;
+  /** The same without limits of time: for migrations and audits. */
+  patientDb: Kysely<Database>;
   feed: Feed;
   inventory: Inventory;
   writer: Writer;
@@ -64,7 +66,8 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     openPool(databaseUrl, { connections: readConnections }),
     openPool(databaseUrl, { connections: WRITER_CONNECTIONS, multipleStatements: true }),
   ];
-  const db = openDatabase(pools[0]!);
+  const db = openDatabase(pools[0]!, ANSWER_WITHIN);
+  const patientDb = openDatabase(pools[0]!);
   const feed = new Feed(db, processId);
   const links = new HostLinks(db, log);
   const inventory = new Inventory(db);
@@ -127,6 +130,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
   return {
     processId,
     db,
+    patientDb,
     feed,
     inventory,
     writer,

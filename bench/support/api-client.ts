@@ -38,27 +38,19 @@ export class ApiClient {
     return payload;
   }
 
-  post(path: string, body: string): Promise<HttpAnswer> {
-    return this.#with((connection) => connection.request('POST', path, this.#headers, body));
-  }
-
-  get(path: string): Promise<HttpAnswer> {
-    return this.#with((connection) => connection.request('GET', path, this.#headers));
-  }
-
-  close(): void {
-    for (const connection of this.#all) connection.close();
-  }
-
-  async #with<T>(use: (connection: HttpConnection) => Promise<T>): Promise<T> {
+  async post(path: string, body: string): Promise<HttpAnswer> {
     const connection =
       this.#free.pop() ?? (await new Promise<HttpConnection>((resolve) => this.#waiting.push(resolve)));
     try {
-      return await use(connection);
+      return await connection.post(path, this.#headers, body);
     } finally {
       const next = this.#waiting.shift();
       if (next) next(connection);
       else this.#free.push(connection);
     }
+  }
+
+  close(): void {
+    for (const connection of this.#all) connection.close();
   }
 }

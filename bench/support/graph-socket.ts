@@ -9,13 +9,18 @@ interface Message {
   payload?: { data?: unknown; errors?: unknown };
 }
 
+interface Handlers {
+  next(data: unknown): void;
+  complete: (() => void) | undefined;
+}
+
 /** One WebSocket that speaks graphql-transport-ws, with any number of subscriptions. */
 export class GraphSocket {
   /** Rejects when a subscription fails or the server closes; never resolves. */
   readonly broken: Promise<never>;
   readonly #socket: WebSocket;
   readonly #break = Promise.withResolvers<never>();
-  readonly #onData = new Map<string, (data: unknown) => void>();
+  readonly #handlers = new Map<string, Handlers>();
   #subscriptions = 0;
   #isClosed = false;
 
@@ -34,10 +39,10 @@ export class GraphSocket {
     return new GraphSocket(await openSocket(url, token));
   }
 
-  /** `next` gets the data of each event, the present included. */
-  subscribe<Data>(query: string, variables: object, next: (data: Data) => void): void {
+  /** `next` gets the data of each event, the present included. One that ends without `complete` has failed. */
+  subscribe<Data>(query: string, variables: object, next: (data: Data) => void, complete?: () => void): void {
     const id = String(++this.#subscriptions);
-    this.#onData.set(id, next as (data: unknown) => void);
+    this.#handlers.set(id, { next: next as Handlers['next'], complete });
     this.#socket.send(subscribeMessage(id, query, variables));
   }
 
@@ -48,8 +53,10 @@ export class GraphSocket {
 
   #receive(message: Message): void {
     const { type, id, payload } = message;
+    const handlers = this.#handlers.get(id ?? '');
     if (type === 'ping') this.#socket.send('{"type":"pong"}');
-    else if (type === 'next' && payload?.data && !payload.errors) this.#onData.get(id!)!(payload.data);
+    else if (type === 'next' && payload?.data && !payload.errors) handlers!.next(payload.data);
+    else if (type === 'complete' && handlers?.complete) handlers.complete();
     else this.#break.reject(new Error(`a subscription failed: ${JSON.stringify(message).slice(0, 1_000)}`));
   }
 }

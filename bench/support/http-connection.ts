@@ -41,13 +41,13 @@ export class HttpConnection {
     return new HttpConnection(socket, host);
   }
 
-  request(method: 'GET' | 'POST', path: string, headers: Record<string, string>, body = ''): Promise<HttpAnswer> {
+  async post(path: string, headers: Record<string, string>, body: string): Promise<HttpAnswer> {
     if (this.#pending) throw new Error('a request is under way on this connection');
-    const all = { host: this.#host, ...headers, ...(body ? { 'content-length': Buffer.byteLength(body) } : {}) };
+    const all = { host: this.#host, ...headers, 'content-length': Buffer.byteLength(body) };
     const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
     return new Promise((resolve, reject) => {
       this.#pending = { resolve, reject };
-      this.#socket.write(`${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n${body}`);
+      this.#socket.write(`POST ${path} HTTP/1.1\r\n${lines.join('')}\r\n${body}`);
     });
   }
 

@@ -9,12 +9,14 @@ const VM_CHANGED = 'subscription ($zoneId: ID!) { vmChanged(zoneId: $zoneId) { i
 /** Creates VMs and hears of their end as a client does: by a subscription. */
 export class VmCreator {
   readonly #cloud: FakeCloud;
+  readonly #socket: GraphSocket;
   readonly #running = new SignalBoard();
   readonly #run = crypto.randomUUID();
   #created = 0;
 
   private constructor(cloud: FakeCloud, socket: GraphSocket) {
     this.#cloud = cloud;
+    this.#socket = socket;
     socket.subscribe<{ vmChanged: { id: string; state: string } }>(
       VM_CHANGED,
       { zoneId: cloud.vm.zoneId },
@@ -27,9 +29,10 @@ export class VmCreator {
 
   static async open(stage: Stage, cloud: FakeCloud): Promise<VmCreator> {
     const socket = await GraphSocket.open(cloud.control.url, cloud.control.token);
-    stage.defer(() => socket.close());
+    const creator = new VmCreator(cloud, socket);
+    stage.defer(() => creator.close());
     stage.breakWith(socket.broken);
-    return new VmCreator(cloud, socket);
+    return creator;
   }
 
   /** Returns once the VM is told to run. */
@@ -41,6 +44,10 @@ export class VmCreator {
     }>(CREATE, { input });
     if (!createVm.vm) throw new Error(`createVm: ${JSON.stringify(createVm.errors)}`);
     await this.#running.heard(createVm.vm.id);
+  }
+
+  close(): void {
+    this.#socket.close();
   }
 
   /** So many VMs, with so many under way at a time. */

@@ -1,11 +1,14 @@
 import { access, constants, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import type { VmSpec } from '../hypervisor.ts';
 import type { Accelerator } from './accel.ts';
 
 const MOUNTS = '/proc/self/mountinfo';
 const ROOT_GROUP = 'virtgraph';
 const PERIOD_US = 100_000;
+const REAP_TIMEOUT_MS = 2_000;
+const LOOK_AGAIN_MS = 10;
 /** QEMU itself, its video memory, its threads' stacks and the page cache it needs to get along. */
 const OVERHEAD_MIB: Record<Accelerator, number> = { kvm: 384, tcg: 768 };
 
@@ -78,16 +81,28 @@ export class Cgroups {
     };
   }
 
-  /** Removes the groups of a VM whose processes have ended. */
+  /**
+   * Removes the groups of a VM whose processes have ended. Throws EBUSY when they are not reaped in time: that is up to
+   * their parent, which after a restart of the daemon is the system's first process.
+   */
   async remove(vmId: string): Promise<void> {
+    const deadline = performance.now() + REAP_TIMEOUT_MS;
     for (const { folder } of this.#controllers) {
-      try {
-        await rmdir(join(folder, vmId));
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      }
+      while (!(await tryRemove(join(folder, vmId), performance.now() < deadline))) await wait(LOOK_AGAIN_MS);
     }
   }
+}
+
+/** False: it is still busy, and that `mayBeBusy`. */
+async function tryRemove(group: string, mayBeBusy: boolean): Promise<boolean> {
+  try {
+    await rmdir(group);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EBUSY' && mayBeBusy) return false;
+    if (code !== 'ENOENT') throw error;
+  }
+  return true;
 }
 
 interface Mount {

@@ -40,6 +40,8 @@ export class Machine {
   #state: ObservedVmState = 'ABSENT';
   #reason: string | null = null;
   #tail: Promise<unknown> = Promise.resolve();
+  /** What the last QEMU left is seen to. Whatever changes the VM's folder waits for it. */
+  #tidying: Promise<void> = Promise.resolve();
 
   constructor(vmId: string, context: MachineContext) {
     this.vmId = vmId;
@@ -66,7 +68,7 @@ export class Machine {
         this.#attach(await QemuProcess.adopted(this.#qemuOptions(process)));
         return;
       }
-      await this.#context.cgroups.remove(this.vmId);
+      await this.#removeGroup();
       const end = record.ended ?? (await this.#judgeUnseen(record));
       await this.#write({ ...record, process: null, ended: end });
       this.#observe(end.state, end.reason);
@@ -118,6 +120,7 @@ export class Machine {
   remove(): Promise<void> {
     return this.#exclusively(async () => {
       if (this.#running) throw new CommandError('QEMU_FAILED', `the VM ${this.vmId} still runs`);
+      await this.#tidying;
       await removeRunFolder(this.folder);
       if (this.#record) this.#observe('ABSENT', 'removed');
       this.#record = null;
@@ -167,6 +170,7 @@ export class Machine {
   }
 
   async #startAnew(spec: VmSpec, epoch: number, signal: AbortSignal): Promise<void> {
+    await this.#tidying;
     const before = { record: this.#record, ...this.observation };
     await checkVolumes(spec);
     let launched: Launched | null = null;
@@ -176,14 +180,20 @@ export class Machine {
       const record: VmRecord = { epoch, spec, process: null, ended: null };
       await this.#write(record);
       this.#observe('STARTING', null);
-      launched = await this.#launch(spec);
+      const joinGroup = await this.#context.cgroups.create(spec, this.#context.accelerator);
+      launched = await launchQemu(spec, { ...this.#context, folder: this.folder });
+      // At once, while it is a few pages: what it takes from here on is charged to its group.
+      await joinGroup(launched.pid);
       const process = await identify(launched.pid);
       const options = this.#qemuOptions(process ?? { pid: launched.pid, startTicks: 0, bootId: '' });
-      const [qemu] = await Promise.all([
+      const [greeted, written] = await Promise.allSettled([
         QemuProcess.launched(launched, options, signal),
         this.#write({ ...record, process }),
       ]);
+      if (greeted.status === 'rejected') throw greeted.reason;
+      const qemu = greeted.value;
       this.#attach(qemu);
+      if (written.status === 'rejected') throw written.reason;
       await qemu.letRun(signal);
     } catch (error) {
       await this.#undoStart(launched, before);
@@ -192,21 +202,12 @@ export class Machine {
     }
   }
 
-  async #launch(spec: VmSpec): Promise<Launched> {
-    const { cgroups } = this.#context;
-    const join = await cgroups.create(spec, this.#context.accelerator);
-    const launched = await launchQemu(spec, { ...this.#context, folder: this.folder });
-    // At once, while it is a few pages: what it takes from here on is charged to its group.
-    await join(launched.pid);
-    return launched;
-  }
-
   async #undoStart(launched: Launched | null, before: VmObservation & { record: VmRecord | null }): Promise<void> {
     this.#running?.qemu.release();
     this.#running = null;
     launched?.kill();
     await launched?.exited;
-    await this.#context.cgroups.remove(this.vmId);
+    await this.#removeGroup();
     if (before.record) {
       // What the host has seen it has seen: only the epoch doesn't go back.
       await this.#write({ ...before.record, epoch: this.#record!.epoch });
@@ -230,13 +231,19 @@ export class Machine {
   async #ended(qemu: QemuProcess, end: End): Promise<void> {
     if (this.#running?.qemu !== qemu) return;
     this.#running = null;
+    this.#tidying = this.#tidyUp(end);
+    await this.#tidying;
+  }
+
+  async #tidyUp(end: End): Promise<void> {
     try {
-      await this.#context.cgroups.remove(this.vmId);
       await this.#write({ ...this.#record!, process: null, ended: end });
     } catch (error) {
-      this.#log.error({ err: error }, 'what QEMU left could not be seen to');
+      this.#log.error({ err: error }, 'how QEMU ended could not be written down');
     }
+    // Seen before its group is gone, which may take a while.
     this.#observe(end.state, end.reason);
+    await this.#removeGroup();
   }
 
   /** How a QEMU ended that nobody watched. */
@@ -253,6 +260,15 @@ export class Machine {
       if (signal.aborted || mode === 'GRACEFUL' || !isMute) throw asCommandError(error);
       this.#log.warn({ err: error }, 'the guest could not be asked to power off');
       return false;
+    }
+  }
+
+  /** An empty group that stays does no harm; a VM that can't be seen ended does. */
+  async #removeGroup(): Promise<void> {
+    try {
+      await this.#context.cgroups.remove(this.vmId);
+    } catch (error) {
+      this.#log.warn({ err: error }, 'the cgroup of a VM could not be removed');
     }
   }
 

@@ -22,14 +22,17 @@ const LOOK_AGAIN_MS = 10;
 
 let boot: Promise<string> | null = null;
 
-/** Null where no such process runs; one that has ended but isn't reaped doesn't run. */
+/**
+ * Null where no such process runs. One that has ended but isn't reaped doesn't run; one of whose threads only the first
+ * has ended does, and still holds its files and their locks.
+ */
 export async function readProcess(pid: number): Promise<ProcessStat | null> {
   const text = await readProc(`${pid}/stat`);
   if (text === null) return null;
   // The name in parentheses may hold anything. What follows it: state (field 3), utime (14), stime (15), start (22).
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   const state = fields[0]!;
-  if (state === 'Z' || state === 'X') return null;
+  if ((state === 'Z' || state === 'X') && !(await hasOtherThreads(pid))) return null;
   const cpuTicks = BigInt(fields[11]!) + BigInt(fields[12]!);
   return { state, startTicks: Number(fields[19]), cpuNs: cpuTicks * NS_PER_TICK };
 }
@@ -89,6 +92,15 @@ export async function processesIn(root: string): Promise<Map<string, number[]>> 
 /** Null when the process has ended. */
 export async function argumentsOf(pid: number): Promise<string[] | null> {
   return (await readProc(`${pid}/cmdline`))?.split('\0') ?? null;
+}
+
+async function hasOtherThreads(pid: number): Promise<boolean> {
+  try {
+    return (await readdir(`/proc/${pid}/task`)).length > 1;
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
 }
 
 async function workingFolder(pid: number): Promise<string | null> {

@@ -33,17 +33,10 @@ export async function watchSerialLog(
   const handle = await openQemuFile(path);
   if (!handle) throw noLog();
   let news = Promise.withResolvers<void>();
-  let gone = false;
   const wake = (): void => news.resolve();
   // Watched before it is read: what is written in between is news, not lost.
-  const watcher = watch(path, (event) => {
-    gone ||= event === 'rename';
-    wake();
-  });
-  watcher.on('error', () => {
-    gone = true;
-    wake();
-  });
+  const watcher = watch(path, wake);
+  watcher.on('error', wake);
   signal.addEventListener('abort', wake, { once: true });
   try {
     let offset = Math.max(0, (await handle.stat()).size - clampEnd(lastBytes));
@@ -55,7 +48,7 @@ export async function watchSerialLog(
         await next(offset, bytes);
         offset += bytes.length;
       }
-      if (gone && (await handle.stat()).nlink === 0) throw noLog();
+      if ((await handle.stat()).nlink === 0) throw noLog();
       if (!signal.aborted) await news.promise;
     }
   } finally {

@@ -1,8 +1,10 @@
+-- Each statement may run again: the database commits each by itself, so an interrupted migration begins anew.
+--
 -- Every row has a number for the inside and, where people meet it, a time-ordered `uid` for the outside.
 -- Rows that people create are never removed while something may still speak of them: `deleted_at` hides them.
 -- `live_name` makes names unique among siblings that are not deleted.
 
-CREATE TABLE zone (
+CREATE TABLE IF NOT EXISTS zone (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   name             VARCHAR(255)    NOT NULL,
@@ -15,7 +17,7 @@ CREATE TABLE zone (
   UNIQUE KEY zone_live_name (live_name)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE pod (
+CREATE TABLE IF NOT EXISTS pod (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -31,7 +33,7 @@ CREATE TABLE pod (
   FOREIGN KEY (zone_id) REFERENCES zone (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE cluster (
+CREATE TABLE IF NOT EXISTS cluster (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -51,7 +53,7 @@ CREATE TABLE cluster (
   FOREIGN KEY (pod_id) REFERENCES pod (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE host (
+CREATE TABLE IF NOT EXISTS host (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -86,7 +88,7 @@ CREATE TABLE host (
   FOREIGN KEY (cluster_id) REFERENCES cluster (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE host_join_token (
+CREATE TABLE IF NOT EXISTS host_join_token (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   cluster_id       BIGINT UNSIGNED NOT NULL,
   token_hash       BINARY(32)      NOT NULL UNIQUE,
@@ -97,7 +99,7 @@ CREATE TABLE host_join_token (
   FOREIGN KEY (cluster_id) REFERENCES cluster (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE primary_storage (
+CREATE TABLE IF NOT EXISTS primary_storage (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -121,7 +123,7 @@ CREATE TABLE primary_storage (
   FOREIGN KEY (cluster_id) REFERENCES cluster (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE offering (
+CREATE TABLE IF NOT EXISTS offering (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   name             VARCHAR(255)    NOT NULL,
@@ -137,7 +139,7 @@ CREATE TABLE offering (
   UNIQUE KEY offering_live_name (live_name)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE template (
+CREATE TABLE IF NOT EXISTS template (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -162,14 +164,14 @@ CREATE TABLE template (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Templates that a primary storage holds a prepared copy of.
-CREATE TABLE template_copy (
+CREATE TABLE IF NOT EXISTS template_copy (
   template_id        BIGINT UNSIGNED NOT NULL,
   primary_storage_id BIGINT UNSIGNED NOT NULL,
   created_at         DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   PRIMARY KEY (template_id, primary_storage_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE vm (
+CREATE TABLE IF NOT EXISTS vm (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -210,7 +212,7 @@ CREATE TABLE vm (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- What a VM occupies on a host. host.*_used is their sum; the audit recomputes it.
-CREATE TABLE reservation (
+CREATE TABLE IF NOT EXISTS reservation (
   vm_id            BIGINT UNSIGNED NOT NULL,
   host_id          BIGINT UNSIGNED NOT NULL,
   vcpus            INT UNSIGNED    NOT NULL,
@@ -220,7 +222,7 @@ CREATE TABLE reservation (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- The newest counters that a host sent of a VM.
-CREATE TABLE vm_usage (
+CREATE TABLE IF NOT EXISTS vm_usage (
   vm_id            BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   sampled_at       DATETIME(6)     NOT NULL,
   cpu_ns           BIGINT UNSIGNED NOT NULL,
@@ -231,7 +233,7 @@ CREATE TABLE vm_usage (
   network_transmit_bytes BIGINT UNSIGNED NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE volume (
+CREATE TABLE IF NOT EXISTS volume (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   zone_id          BIGINT UNSIGNED NOT NULL,
@@ -254,7 +256,7 @@ CREATE TABLE volume (
   KEY volume_by_template (template_id, deleted_at, id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE job (
+CREATE TABLE IF NOT EXISTS job (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   kind             VARCHAR(32)     NOT NULL,
@@ -290,7 +292,7 @@ CREATE TABLE job (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- A step that calls a host IS the host command: the host knows it as <job>.<seq>.
-CREATE TABLE job_step (
+CREATE TABLE IF NOT EXISTS job_step (
   job_id           BIGINT UNSIGNED NOT NULL,
   seq              SMALLINT UNSIGNED NOT NULL,
   name             VARCHAR(32)     NOT NULL,
@@ -316,7 +318,7 @@ CREATE TABLE job_step (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- One committed mutation per key: the same key and arguments give the same answer.
-CREATE TABLE idempotency_key (
+CREATE TABLE IF NOT EXISTS idempotency_key (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   actor            VARCHAR(255)    NOT NULL,
   mutation         VARCHAR(64)     NOT NULL,
@@ -329,7 +331,7 @@ CREATE TABLE idempotency_key (
   KEY idempotency_key_by_age (created_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE api_token (
+CREATE TABLE IF NOT EXISTS api_token (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   name             VARCHAR(255)    NOT NULL,
   role             VARCHAR(16)     NOT NULL,
@@ -338,7 +340,7 @@ CREATE TABLE api_token (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Control planes that live: each renews `seen_at`; the links of one that stopped doing so are nobody's.
-CREATE TABLE control_process (
+CREATE TABLE IF NOT EXISTS control_process (
   id               CHAR(36)        NOT NULL PRIMARY KEY,
   url              VARCHAR(255)    NOT NULL,
   peer_secret      CHAR(43)        NOT NULL,           -- what other control planes show it to be let in
@@ -347,7 +349,7 @@ CREATE TABLE control_process (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Who did what to what, and why.
-CREATE TABLE event (
+CREATE TABLE IF NOT EXISTS event (
   seq              BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   type             VARCHAR(48)     NOT NULL,
   occurred_at      DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
@@ -363,7 +365,7 @@ CREATE TABLE event (
 
 -- One row per committed change of a resource, in commit order without gaps: `feed_head` hands out the numbers under
 -- its row lock as the last thing in a transaction.
-CREATE TABLE `change` (
+CREATE TABLE IF NOT EXISTS `change` (
   seq              BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   kind             VARCHAR(16)     NOT NULL,
   resource_id      BIGINT UNSIGNED NOT NULL,
@@ -372,14 +374,14 @@ CREATE TABLE `change` (
   KEY change_by_age (committed_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE feed_head (
+CREATE TABLE IF NOT EXISTS feed_head (
   seq              BIGINT UNSIGNED NOT NULL,           -- the highest that is committed
   event_trimmed_to BIGINT UNSIGNED NOT NULL DEFAULT 0
 ) ENGINE=InnoDB;
-INSERT INTO feed_head (seq) VALUES (0);
+INSERT INTO feed_head (seq) SELECT 0 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM (SELECT seq FROM feed_head) h);
 
 -- Each process takes ids by the thousand, so a whole write set is known before it is sent and needs no insertId.
-CREATE TABLE id_block (
+CREATE TABLE IF NOT EXISTS id_block (
   next_id          BIGINT UNSIGNED NOT NULL
 ) ENGINE=InnoDB;
-INSERT INTO id_block VALUES (1000);
+INSERT INTO id_block (next_id) SELECT 1000 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM (SELECT next_id FROM id_block) b);

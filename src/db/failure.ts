@@ -1,10 +1,13 @@
 import { VirtgraphError } from '../domain/errors.ts';
 
-const CONNECTION_LOST = new Set(['PROTOCOL_CONNECTION_LOST', 'ECONNRESET', 'EPIPE', 'PROTOCOL_SEQUENCE_TIMEOUT']);
+/** The driver's name for a statement that was not answered in time. The connection is of no use any more. */
+export const STATEMENT_TIMEOUT = 'PROTOCOL_SEQUENCE_TIMEOUT';
+const CONNECTION_LOST = new Set(['PROTOCOL_CONNECTION_LOST', 'ECONNRESET', 'EPIPE']);
 /** Deadlock, lock wait, record changed since last read. */
 const CONTENTION = new Set(['ER_LOCK_DEADLOCK', 'ER_LOCK_WAIT_TIMEOUT', 'ER_CHECKREAD']);
 /** The database is away, full, read-only or refuses: an outage, not a fault of the request. */
 const OUTAGE = new Set([
+  STATEMENT_TIMEOUT,
   ...CONNECTION_LOST,
   ...CONTENTION,
   'ECONNREFUSED',
@@ -25,12 +28,16 @@ const OUTAGE = new Set([
 
 export const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? '';
 export const isConnectionLost = (error: unknown): boolean => CONNECTION_LOST.has(codeOf(error));
+export const isTimeout = (error: unknown): boolean => codeOf(error) === STATEMENT_TIMEOUT;
 export const isRetryable = (error: unknown): boolean => isConnectionLost(error) || CONTENTION.has(codeOf(error));
 /** Whether the error came from a driver that could not reach or use the database. */
-export const isOutage = (error: unknown): boolean => OUTAGE.has(codeOf(error)) && 'errno' in (error as object);
+export const isOutage = (error: unknown): boolean => OUTAGE.has(codeOf(error));
 
 export const unavailable = (cause: unknown): VirtgraphError =>
   new VirtgraphError(
     { code: 'UNAVAILABLE', message: 'The database does not answer. Try again in a moment.' },
     { cause },
   );
+
+/** Nothing was sent. */
+export const timedOut = (message: string): Error => Object.assign(new Error(message), { code: STATEMENT_TIMEOUT });

@@ -1,9 +1,10 @@
-import { Kysely, MysqlDialect } from 'kysely';
-import { createPool, type Pool, type PoolOptions } from 'mysql2';
+import { Kysely, MysqlDialect, type MysqlPool, type MysqlPoolConnection } from 'kysely';
+import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2';
+import { isTimeout, timedOut } from './failure.ts';
 import type { Database } from './tables.ts';
 
 /** How long a statement or a connect may take before the caller gets UNAVAILABLE. */
-const CONNECT_TIMEOUT_MS = 3_000;
+const CONNECT_TIMEOUT_MS = 2_000;
 
 /**
  * A pool whose sessions run at READ COMMITTED in UTC: no gap locks, so inserts of two writers never wait for each other.
@@ -25,14 +26,52 @@ export function openPool(url: string, options: { connections: number; multipleSt
   // Queued before the borrower's first statement on the same connection, so no borrower can overtake it.
   pool.on('connection', (connection) => {
     connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
-    connection.query("SET time_zone = '+00:00', innodb_lock_wait_timeout = 3");
+    connection.query("SET time_zone = '+00:00', innodb_lock_wait_timeout = 2");
   });
   return pool;
 }
 
-/** Kysely over a pool: reads, and whatever is not on a hot path. */
-export const openDatabase = (pool: Pool): Kysely<Database> =>
-  new Kysely<Database>({ dialect: new MysqlDialect({ pool }) });
+/** For whoever a person waits for: together below the 5 s in which everything is answered. */
+export const ANSWER_WITHIN = { waitMs: 1_900, statementMs: 2_900 };
+
+/**
+ * Kysely over a pool: reads, and whatever is not on a hot path.
+ *
+ * @param limits how long to wait for a connection and for a statement; a connection whose statement took longer is given
+ *   up, for its answer may still come. Default: as long as it takes
+ */
+export const openDatabase = (pool: Pool, limits?: typeof ANSWER_WITHIN): Kysely<Database> =>
+  new Kysely<Database>({ dialect: new MysqlDialect({ pool: limits ? limited(pool, limits) : pool }) });
+
+type Acquired = (error: unknown, connection: MysqlPoolConnection) => void;
+
+function limited(pool: Pool, { waitMs, statementMs }: typeof ANSWER_WITHIN): MysqlPool {
+  // Kysely uses no more of a connection than this.
+  const wrap = (connection: PoolConnection): Pick<MysqlPoolConnection, 'query' | 'release'> => ({
+    query(sql: string, values: readonly unknown[], done?: (error: unknown, result: never) => void) {
+      return connection.query({ sql, values: values as unknown[], timeout: statementMs }, (error, result) => {
+        if (isTimeout(error)) connection.destroy();
+        done?.(error, result as never);
+      }) as never;
+    },
+    release: () => connection.release(),
+  });
+  return {
+    getConnection(acquired: Acquired) {
+      let waiting = true;
+      const timer = setTimeout(() => {
+        waiting = false;
+        acquired(timedOut('no connection was free in time'), undefined as never);
+      }, waitMs);
+      pool.getConnection((error, connection) => {
+        clearTimeout(timer);
+        if (waiting) acquired(error, error ? (undefined as never) : (wrap(connection) as MysqlPoolConnection));
+        else if (!error) connection.release();
+      });
+    },
+    end: (ended) => pool.end((error) => ended(error)),
+  };
+}
 
 function connectionOptions(url: string): PoolOptions {
   const { username, password, hostname, port, pathname, searchParams } = new URL(url);

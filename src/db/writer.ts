@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers';
 import type { CompiledQuery, Kysely } from 'kysely';
 import type { Pool, PoolConnection } from 'mysql2/promise';
-import { codeOf, isConnectionLost, isRetryable } from './failure.ts';
+import { codeOf, isConnectionLost, isOutage, isRetryable, isTimeout, timedOut } from './failure.ts';
 import { feedStatements, type Statement, statementsFor } from './statements.ts';
 import type { Database } from './tables.ts';
 import { emptyTransition, type Outcome, type Refusal, type Transition } from './transition.ts';
@@ -10,6 +10,8 @@ interface Waiting {
   transition: Transition;
   resolve: (outcome: Outcome) => void;
   reject: (error: unknown) => void;
+  /** Ends the waiting for a turn. */
+  timer: NodeJS.Timeout;
 }
 
 export interface WriterOptions {
@@ -27,6 +29,10 @@ export interface WriterOptions {
 }
 
 const MAX_TRIES = 5;
+/** How long a transition may wait for its turn: beyond, the database is ill or overloaded, and its author is told so. */
+const WAIT_MS = 1_900;
+/** Longer than a lock wait. What it cuts off is not tried again: it may be committed. */
+const STATEMENT_MS = 2_900;
 
 class Refused extends Error {
   readonly outcome: Refusal;
@@ -62,7 +68,8 @@ export class Writer {
    */
   submit(transition: Transition): Promise<Outcome> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ transition, resolve, reject });
+      const waiting: Waiting = { transition, resolve, reject, timer: setTimeout(() => this.#giveUp(waiting), WAIT_MS) };
+      this.#waiting.push(waiting);
       if (this.#scheduled) return;
       this.#scheduled = true;
       // After this turn of the event loop, so that all answers of one host message travel together.
@@ -89,12 +96,18 @@ export class Writer {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
+  #giveUp(waiting: Waiting): void {
+    this.#waiting = this.#waiting.filter((other) => other !== waiting);
+    waiting.reject(timedOut('no turn to write came in time'));
+  }
+
   async #write(batch: Waiting[]): Promise<void> {
+    for (const { timer } of batch) clearTimeout(timer);
     try {
       await this.#commit(batch.map((w) => w.transition));
       for (const w of batch) w.resolve({ kind: 'written' });
     } catch (error) {
-      if (batch.length > 1 && !isRetryable(error)) {
+      if (batch.length > 1 && !isOutage(error)) {
         // Something in here is refused. Nothing was committed, so halving finds it without harming its neighbours.
         this.counts.splits++;
         const half = batch.length >> 1;
@@ -170,10 +183,11 @@ const COMMIT = { sql: 'COMMIT', parameters: [] };
 type Text = Pick<CompiledQuery, 'sql' | 'parameters'>;
 
 async function run(connection: PoolConnection, queries: Text[]): Promise<unknown[]> {
-  const [results] = await connection.query(
-    queries.map((q) => q.sql).join(';\n'),
-    queries.flatMap((q) => q.parameters as unknown[]),
-  );
+  const [results] = await connection.query({
+    sql: queries.map((q) => q.sql).join(';\n'),
+    values: queries.flatMap((q) => q.parameters as unknown[]),
+    timeout: STATEMENT_MS,
+  });
   return queries.length === 1 ? [results] : (results as unknown[]);
 }
 
@@ -183,7 +197,7 @@ const hits = (result: unknown): number =>
 
 /** Always rolls back: a lock wait time-out (1205) undoes only its statement, and the connection would commit the rest. */
 async function abandon(connection: PoolConnection, error: unknown): Promise<void> {
-  if (isConnectionLost(error)) {
+  if (isConnectionLost(error) || isTimeout(error)) {
     connection.destroy();
     return;
   }

@@ -22,8 +22,8 @@ export interface JobView {
   failure: Failure | null;
   /** What was resolved when the job began; typed by its workflow. */
   context: unknown;
-  /** The open step; null once the job has ended. */
-  open: { name: string; attempt: number; hostId: number | null } | null;
+  /** The open step, or the one that a person must decide about; null once the job has ended. */
+  open: { name: string; attempt: number; hostId: number | null; answered: boolean } | null;
 }
 
 export interface Failure {

@@ -11,6 +11,7 @@ import {
   Kind,
   type OperationDefinitionNode,
   type SelectionSetNode,
+  type ValueNode,
 } from 'graphql';
 import { DEFAULT_PAGE, MAX_PAGE } from './page.ts';
 
@@ -195,21 +196,27 @@ function repeat(plan: Plan, inner: Plan, size: PageSize): void {
   else plan.parts.push({ size, plan: inner });
 }
 
-/** As long as `first` or `last` says; a list that will be refused costs what it may cost at most. */
+/** As long as `first`, `last` or the list of `ids` says; what will be refused costs what it may cost at most. */
 function pageSize(node: FieldNode, operation: OperationDefinitionNode): PageSize {
-  const argument = node.arguments?.find(({ name }) => name.value === 'first' || name.value === 'last');
+  const argument = node.arguments?.find(({ name }) => SIZES.includes(name.value));
   if (!argument) return DEFAULT_PAGE;
   const { value } = argument;
-  if (value.kind === Kind.INT) return clamp(Number(value.value));
-  if (value.kind !== Kind.VARIABLE) return DEFAULT_PAGE;
+  if (value.kind !== Kind.VARIABLE) return literalSize(value);
   const name = value.name.value;
-  const definition = operation.variableDefinitions?.find(({ variable }) => variable.name.value === name);
-  const byDefault =
-    definition?.defaultValue?.kind === Kind.INT ? clamp(Number(definition.defaultValue.value)) : DEFAULT_PAGE;
+  const byDefault = literalSize(
+    operation.variableDefinitions?.find(({ variable }) => variable.name.value === name)?.defaultValue,
+  );
   return (variables) => {
     const given = variables[name];
+    if (Array.isArray(given)) return clamp(given.length);
     return typeof given === 'number' ? clamp(given) : byDefault;
   };
+}
+const SIZES = ['first', 'last', 'ids'];
+
+function literalSize(value: ValueNode | undefined): number {
+  if (value?.kind === Kind.LIST) return clamp(value.values.length);
+  return value?.kind === Kind.INT ? clamp(Number(value.value)) : DEFAULT_PAGE;
 }
 
 const clamp = (size: number): number => (Number.isNaN(size) ? DEFAULT_PAGE : Math.min(MAX_PAGE, Math.max(0, size)));

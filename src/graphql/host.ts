@@ -143,8 +143,10 @@ builder.mutationField('createHostJoinToken', (t) =>
       input: t.arg({
         type: inputOf('createHostJoinToken', (fields) => ({
           clusterId: fields.id({ required: true, description: 'What the hosts will belong to.' }),
-          maxHosts: fields.int({ description: 'How many may join with it, from 1 to 10,000.' }),
-          expiresInMs: fields.int({ description: 'How long they may, in milliseconds, from a second to a week.' }),
+          maxHosts: fields.int({ description: 'How many may join with it, from 1 to 10,000; one unless told.' }),
+          expiresInMs: fields.int({
+            description: 'How long they may, in milliseconds, from a second to a week; an hour unless told.',
+          }),
         })),
         required: true,
         description: 'Which hosts, and until when.',

@@ -78,7 +78,7 @@ const openStep = async (context: GraphContext, job: JobRow): Promise<JobStepRow 
   isEnded(job.state) ? null : ((await stepsOf(context, job)).find((step) => step.state === 'OPEN') ?? null);
 
 /** Percent of the whole, 0 to 100. */
-export const percentOf = (context: GraphContext, job: JobRow): number =>
+const percentOf = (context: GraphContext, job: JobRow): number =>
   Math.max(job.progress, livePercent(job, liveOf(context, job)));
 
 JobRef.implement({
@@ -113,11 +113,13 @@ JobRef.implement({
       type: JobStepRef,
       nullable: true,
       description: 'The step that is open; null before the first and after the last.',
+      extensions: { ofRow: true },
       resolve: (job, _args, context) => openStep(context, job),
     }),
     steps: t.field({
       type: [JobStepRef],
       description: 'What was done and is being done, in order. Steps to come are not in it.',
+      extensions: { cost: { own: 1, factor: 5 }, ofRow: true },
       resolve: (job, _args, context) => stepsOf(context, job),
     }),
     cancellable: t.boolean({
@@ -137,6 +139,7 @@ JobRef.implement({
       type: UserErrorRef,
       nullable: true,
       description: 'Why it failed, is being taken back, or needs attention.',
+      extensions: { ofRow: true },
       resolve: ({ error_code, error_message }) =>
         error_code === null ? null : { code: knownCode(error_code), message: error_message ?? '', path: null },
     }),

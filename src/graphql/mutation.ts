@@ -35,7 +35,7 @@ export const updateInput = (t: InputFields, noun: string) => ({
 
 /** Faults that no input of the caller's brought about stand at the top of the answer instead. */
 const TOP_LEVEL: ErrorCode[] = ['UNAUTHENTICATED', 'UNAVAILABLE', 'INTERNAL'];
-export const isTopLevel = (code: ErrorCode): boolean => TOP_LEVEL.includes(code);
+const isTopLevel = (code: ErrorCode): boolean => TOP_LEVEL.includes(code);
 
 /** Runs an operation; what it refuses becomes an entry of `errors`. What was read before is read again after it. */
 export async function answer<P extends Payload>(work: Promise<P>, refused: (errors: UserErrorData[]) => P): Promise<P> {

@@ -22,7 +22,7 @@ export function idField<K extends ResourceKind>(t: PothosSchemaTypes.ObjectField
 }
 
 /** Says which type a row is of, where the graph only knows that it is a node. */
-export function asNode<K extends ResourceKind>(kind: K, row: Row<K>): Row<K> {
+function asNode<K extends ResourceKind>(kind: K, row: Row<K>): Row<K> {
   brandWithType(row, REF_OF[kind].name as never);
   return row;
 }
@@ -62,7 +62,7 @@ builder.queryFields((t) => ({
     nullable: { list: false, items: true },
     description: 'The objects with these ids, in their order; null where there is none.',
     args: { ids: t.arg.idList({ required: true, description: 'Public ids of any kind, 100 at most.' }) },
-    extensions: { cost: { own: 100 } },
+    extensions: { cost: { own: 1, list: true } },
     resolve: (_root, { ids }, context) => nodesById(context, ids) as never,
   }),
 }));

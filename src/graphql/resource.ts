@@ -16,7 +16,7 @@ export const WantedStateRef = builder.enumType('WantedState', {
   } as const,
 });
 
-export const ResourceActionRef = builder.enumType('ResourceAction', {
+const ResourceActionRef = builder.enumType('ResourceAction', {
   description: 'What an operator can do with what exists.',
   values: {
     ENABLE: { description: 'Let it take what is new.' },
@@ -25,7 +25,7 @@ export const ResourceActionRef = builder.enumType('ResourceAction', {
     DELETE: { description: 'Delete it; refused with NOT_EMPTY while something is inside.' },
   } as const,
 });
-export type ResourceAction = typeof ResourceActionRef.$inferType;
+type ResourceAction = typeof ResourceActionRef.$inferType;
 
 const ACTIONS: Record<WantedState, ResourceAction[]> = {
   ENABLED: ['DISABLE', 'UPDATE', 'DELETE'],

@@ -6,7 +6,7 @@ import type { ResourceKind } from '../domain/ids.ts';
 /** What the graph reads: not the secrets, nor what only a job's runner needs. */
 const NAMED = ['id', 'uid', 'name', 'generation', 'created_at', 'updated_at', 'deleted_at', 'wanted_state'] as const;
 
-export const COLUMNS = {
+const COLUMNS = {
   zone: NAMED,
   pod: [...NAMED, 'zone_id'],
   cluster: [...NAMED, 'zone_id', 'pod_id', 'vcpu_overcommit', 'memory_overcommit'],

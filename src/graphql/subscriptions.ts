@@ -7,6 +7,7 @@ import { forgetRead, loadersOf } from './loaders.ts';
 import { parseId, uidOf } from './public-id.ts';
 import { EventRef, HostRef, JobRef, VmRef } from './refs.ts';
 import type { Row } from './rows.ts';
+import { shareable } from './shareable.ts';
 import { checkLastBytes } from './vm.ts';
 import type { SetColumn } from './watch.ts';
 
@@ -135,6 +136,7 @@ builder.subscriptionFields((t) => ({
     type: JobRef,
     description: 'A job as it is, then as it goes on, at most 4 times a second; ends with the job.',
     args: { id: t.arg.id({ required: true, description: 'The id of the job.' }) },
+    extensions: { shareable: shareable(JobRef.name) },
     subscribe: async (_root, { id }, context) => context.watch.job(await idOf(context, 'job', id, 'id')),
     resolve: (message, _args, context) => {
       const job = fresh(message, context, 'job');
@@ -153,6 +155,7 @@ builder.subscriptionFields((t) => ({
       clusterId: t.arg.id({ description: 'All VMs of this cluster.' }),
       hostId: t.arg.id({ description: 'All VMs that this host may run.' }),
     },
+    extensions: { shareable: shareable(VmRef.name) },
     subscribe: (_root, args, context) => watched(context, 'vm', args) as never,
     resolve: (message, _args, context) => {
       const vm = fresh(message as Row<'vm'> | Error, context, 'vm');
@@ -170,6 +173,7 @@ builder.subscriptionFields((t) => ({
       zoneId: t.arg.id({ description: 'All hosts of this zone.' }),
       clusterId: t.arg.id({ description: 'All hosts of this cluster.' }),
     },
+    extensions: { shareable: shareable(HostRef.name) },
     subscribe: (_root, args, context) => watched(context, 'host', args) as never,
     resolve: (message, _args, context) => {
       const host = fresh(message as Row<'host'> | Error, context, 'host');

@@ -24,13 +24,17 @@ mutation('startVm', 'vm', 'Starts a VM on a host that has room.', (t) => ({
 mutation('stopVm', 'vm', 'Asks the guest to shut down, or turns it off.', (t) => ({
   ...idInput(t, 'VM'),
   force: t.boolean({ description: 'Turn it off without asking the guest.' }),
-  timeoutMs: t.int({ description: 'How long the guest may take, in milliseconds, from 1,000 to 3,600,000.' }),
-  forceAfterTimeout: t.boolean({ description: 'Turn it off when the guest takes longer.' }),
+  timeoutMs: t.int({
+    description: 'How long the guest may take, in milliseconds, from 1,000 to 3,600,000; 60,000 unless told.',
+  }),
+  forceAfterTimeout: t.boolean({ description: 'Turn it off when the guest takes longer; not unless told.' }),
 }));
 mutation('rebootVm', 'vm', 'Asks the guest to shut down, then starts it anew on the same host.', (t) => ({
   ...idInput(t, 'VM'),
-  timeoutMs: t.int({ description: 'How long the guest may take, in milliseconds, from 1,000 to 3,600,000.' }),
-  forceAfterTimeout: t.boolean({ description: 'Turn it off when the guest takes longer.' }),
+  timeoutMs: t.int({
+    description: 'How long the guest may take, in milliseconds, from 1,000 to 3,600,000; 60,000 unless told.',
+  }),
+  forceAfterTimeout: t.boolean({ description: 'Turn it off when the guest takes longer, unless told not to.' }),
 }));
 mutation('resetVm', 'vm', 'Presses the reset button: the guest is not asked.', (t) => idInput(t, 'VM'));
 mutation('pauseVm', 'vm', 'Lets a VM stand still in memory.', (t) => idInput(t, 'VM'));

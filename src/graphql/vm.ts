@@ -112,6 +112,7 @@ VmRef.implement({
       type: VmObservationRef,
       nullable: true,
       description: 'What a host saw of it last; null while none has.',
+      extensions: { ofRow: true },
       resolve: (vm) => (vm.observed_state === null ? null : vm),
     }),
     generation: t.exposeInt('generation', {
@@ -210,7 +211,7 @@ function under<R>(rows: R[], ids: readonly number[], parentOf: (row: R) => numbe
   return ids.map((id) => groups.get(id)!);
 }
 
-export const MAX_SERIAL_BYTES = 2 ** 20;
+const MAX_SERIAL_BYTES = 2 ** 20;
 
 /** @throws VirtgraphError INVALID_INPUT */
 export function checkLastBytes(lastBytes: number): number {

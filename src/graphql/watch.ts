@@ -23,6 +23,11 @@ type SetKind = 'vm' | 'host';
 /** What sets are made by. */
 export type SetColumn = 'zone_id' | 'cluster_id' | 'host_id';
 
+/** On the last message about an object that is in the watched set no more. */
+export interface Leaving {
+  left?: true;
+}
+
 interface Subscriber {
   offer(row: Row<WatchedKind>): void;
   /** There is no row any more. */
@@ -253,7 +258,8 @@ export class Watch {
     const inside = row.deleted_at === null && (row as unknown as Record<string, unknown>)[column] === parentId;
     if (inside) members.add(row.id);
     else if (!members.delete(row.id)) return;
-    for (const subscriber of subscribers) subscriber.offer(row);
+    const told: Row<SetKind> & Leaving = inside ? row : { ...row, left: true };
+    for (const subscriber of subscribers) subscriber.offer(told);
   }
 }
 

@@ -59,8 +59,6 @@ interface KnownDocument {
   runs: number;
   /** By operation name. Null: graphql-jit can't, so graphql-js does. */
   compiled: Map<string, CompiledQuery | null>;
-  /** By operation name, of operations without variables. */
-  costs: Map<string, number>;
 }
 
 const DOCUMENTS_KEPT = 500;
@@ -98,7 +96,7 @@ export class Pipeline {
       maxErrors: MAX_ERRORS,
     });
     if (errors) throw invalidDocument(errors);
-    return { params, document, node, cost: this.#cost(known, node, params), known };
+    return { params, document, node, cost: this.#cost(document, node, params), known };
   }
 
   /** Runs a query or mutation, or a subscription's selection for one `event`. Never throws. */
@@ -150,7 +148,7 @@ export class Pipeline {
     return Symbol.asyncIterator in stream ? stream : this.finish(stream, requestId, null);
   }
 
-  /** Makes errors fit to be shown, logs those that are ours, and adds the cost. */
+  /** Makes errors fit to be shown, and adds the cost. */
   finish(result: ExecutionResult, requestId: string, cost: number | null): ExecutionResult {
     const extensions = cost === null ? result.extensions : { ...result.extensions, cost };
     return {
@@ -161,10 +159,7 @@ export class Pipeline {
   }
 
   shown(error: unknown, requestId: string): GraphQLError {
-    const shown = this.#options.toGraphQLError(error, requestId);
-    if (codeOfError(shown) === 'INTERNAL')
-      this.#options.log.error({ requestId, err: originOf(error) }, 'internal error');
-    return shown;
+    return this.#options.toGraphQLError(error, requestId);
   }
 
   #document(query: string): KnownDocument {
@@ -188,24 +183,18 @@ export class Pipeline {
     });
     const errors = validate(this.schema, document, undefined, { maxErrors: MAX_ERRORS });
     if (errors.length > 0) throw invalidDocument(errors);
-    return { document, runs: 0, compiled: new Map(), costs: new Map() };
+    return { document, runs: 0, compiled: new Map() };
   }
 
   /** What the schema says of itself is bounded by its own depth and costs no resolver. */
-  #cost(known: KnownDocument, node: OperationDefinitionNode, params: GraphQLParams): number | null {
+  #cost(document: DocumentNode, node: OperationDefinitionNode, params: GraphQLParams): number | null {
     const { costOf, limits } = this.#options;
     if (!costOf || asksSchemaOnly(node)) return null;
-    const name = node.name?.value ?? '';
-    let cost = known.costs.get(name);
-    if (cost === undefined) {
-      cost = costOf(this.schema, known.document, params.operationName, params.variables);
-      if (!node.variableDefinitions?.length) known.costs.set(name, cost);
-    }
-    if (cost > limits.cost)
-      throw new Refusal([
-        limitExceeded(`The operation may cost ${cost}; ${limits.cost} is allowed. Ask for fewer objects or fields.`),
-      ]);
-    return cost;
+    const cost = costOf(this.schema, document, params.operationName, params.variables);
+    if (cost <= limits.cost) return cost;
+    throw new Refusal([
+      limitExceeded(`The operation may cost ${cost}; ${limits.cost} is allowed. Ask for fewer objects or fields.`),
+    ]);
   }
 
   #compiled({ known, node, document }: Operation): CompiledQuery | null {
@@ -287,10 +276,3 @@ function relocated(result: ExecutionResult, document: DocumentNode): ExecutionRe
 /** A resolver that breaks its promise is our fault, so it must be masked; the rest is about values, and may be shown. */
 const ownOrigin = (message: string): Error =>
   message.startsWith('Cannot return null for non-nullable field') ? new Error(message) : new GraphQLError(message);
-
-/** The thing that was thrown, under the GraphQLErrors around it. */
-function originOf(error: unknown): unknown {
-  let origin = error;
-  while (origin instanceof GraphQLError && origin.originalError) origin = origin.originalError;
-  return origin;
-}

@@ -1,5 +1,5 @@
 import { setImmediate as turnOfTheLoop } from 'node:timers/promises';
-import { type ExecutionResult, Kind } from 'graphql';
+import { type ExecutionResult, type GraphQLSchema, Kind, type SelectionSetNode } from 'graphql';
 import type { WebSocket } from 'ws';
 import type { Actor } from '../domain/authorize.ts';
 import type { Edge } from './edge.ts';
@@ -9,15 +9,17 @@ import { Member } from './fan-out-member.ts';
 import { scopeOf } from './sessions.ts';
 
 /**
- * What a shared subscription's payloads may be remembered by: with `extensions: { shareable: true }` on its field, each
- * event names one object, and its payload is the whole present state of that object. An event without an id, or a
- * payload with errors, ends the sharing with later subscribers, never the subscription.
+ * `extensions.shareable` of a subscription's field. It promises that each event has the `id` of one object (and a
+ * `kind`, where there are several), and that its payload is the whole present state of that object. An event without an
+ * id, or a payload with errors, ends the sharing with later subscribers, never the subscription.
  */
-export interface ShareableEvent {
-  kind?: string;
-  id: string | number;
-  /** The object has left: its payload is delivered, then forgotten. */
-  gone?: boolean;
+export type Shareable = true | ShareableOptions;
+
+export interface ShareableOptions {
+  /** The object has left, like a deleted one: its payload is delivered, and not remembered for later subscribers. */
+  hasLeft?(event: unknown): boolean;
+  /** Whether the promise holds for what is selected: each field of it changes only with an event of the object. */
+  fits?(schema: GraphQLSchema, selection: SelectionSetNode): boolean;
 }
 
 /** Of what one execution remembers for those who come later. */
@@ -38,16 +40,21 @@ export class FanOut {
     this.#edge = edge;
   }
 
-  isShareable({ node }: Operation): boolean {
-    const fields = this.#edge.pipeline.schema.getSubscriptionType()?.getFields() ?? {};
-    const [selection] = node.selectionSet.selections;
-    if (node.selectionSet.selections.length !== 1 || selection?.kind !== Kind.FIELD) return false;
-    return Boolean(fields[selection.name.value]?.extensions['shareable']);
+  /** Null: each subscriber of this one has an execution of its own. */
+  shareable({ node }: Operation): ShareableOptions | null {
+    const { schema } = this.#edge.pipeline;
+    const [field, ...others] = node.selectionSet.selections;
+    if (field?.kind !== Kind.FIELD || others.length > 0) return null;
+    const extension = schema.getSubscriptionType()?.getFields()[field.name.value]?.extensions['shareable'];
+    if (!extension) return null;
+    const options = extension === true ? {} : (extension as ShareableOptions);
+    return !options.fits || (field.selectionSet && options.fits(schema, field.selectionSet)) ? options : null;
   }
 
   /** @returns what stays open until the subscription ends, while payloads go to the socket; or why it can't be */
   async join(
     operation: Operation,
+    shareable: ShareableOptions,
     { actor, requestId }: { actor: Actor; requestId: string },
     socket: WebSocket,
     id: string,
@@ -56,7 +63,7 @@ export class FanOut {
     const key = JSON.stringify([query, operationName, canonical(variables), scopeOf(actor)]);
     let group = this.#groups.get(key);
     if (!group) {
-      group = new Group(this.#edge, operation, actor, requestId, {
+      group = new Group(this.#edge, operation, shareable, actor, requestId, {
         onSealed: (sealed) => this.#forget(key, sealed),
         onEnded: (ended) => {
           this.#forget(key, ended);
@@ -93,6 +100,7 @@ class Group {
   readonly #actor: Actor;
   readonly #requestId: string;
   readonly #hooks: GroupHooks;
+  readonly #hasLeft: (event: unknown) => boolean;
   readonly #members = new Set<Member>();
   /** The last payload of each object, as JSON. */
   readonly #present = new Map<string, string>();
@@ -102,9 +110,17 @@ class Group {
   #sealed = false;
   #source: AsyncIterator<unknown> | undefined;
 
-  constructor(edge: Edge, operation: Operation, actor: Actor, requestId: string, hooks: GroupHooks) {
+  constructor(
+    edge: Edge,
+    operation: Operation,
+    shareable: ShareableOptions,
+    actor: Actor,
+    requestId: string,
+    hooks: GroupHooks,
+  ) {
     this.#edge = edge;
     this.#operation = operation;
+    this.#hasLeft = shareable.hasLeft ?? (() => false);
     this.#actor = actor;
     this.#requestId = requestId;
     this.#hooks = hooks;
@@ -171,7 +187,7 @@ class Group {
     const payload = JSON.stringify(result);
     const key = result.errors ? null : keyOf(event);
     if (key === null) this.#seal();
-    else if (!this.#sealed) this.#remember(key, payload, Boolean((event as ShareableEvent).gone));
+    else if (!this.#sealed) this.#remember(key, payload, this.#hasLeft(event));
     const remembered = key !== null && this.#present.get(key) === payload ? key : null;
     for (const member of this.#members) member.offer(payload, remembered, key);
     if (this.#sealed && !this.#members.values().some((member) => member.owes)) this.#present.clear();
@@ -200,7 +216,7 @@ class Group {
 
 function keyOf(event: unknown): string | null {
   if (typeof event !== 'object' || event === null) return null;
-  const { kind, id } = event as Partial<ShareableEvent>;
+  const { kind, id } = event as { kind?: unknown; id?: unknown };
   return typeof id === 'string' || typeof id === 'number' ? `${kind ?? ''}:${id}` : null;
 }
 

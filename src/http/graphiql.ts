@@ -26,8 +26,10 @@ const PAGE_HEADERS: Record<string, string> = {
   'x-frame-options': 'DENY',
 };
 
-const DEFAULT_QUERY = `# Welcome to Virtgraph. The whole estate is one graph: Ctrl-Space completes, Ctrl-Enter runs,
-# and the book on the left describes every type and field.
+/** What a new tab shows. What is commented out is meant to be run too, with ids of one's own. */
+export const DEFAULT_QUERY = `# Welcome to Virtgraph: the whole estate is one graph.
+# Ctrl-Space completes, Ctrl-Enter runs, and the book
+# on the left describes every type and field.
 
 # Zone → pod → cluster → host, and what runs there.
 query Estate {
@@ -47,7 +49,7 @@ query Estate {
   }
 }
 
-# Everything that takes time is a job. Start one, copy its id from the answer …
+# Whatever takes time is a job. Start one …
 #
 # mutation Start {
 #   startVm(input: { id: "vm_…" }) {
@@ -56,7 +58,7 @@ query Estate {
 #   }
 # }
 
-# … and watch it. A subscription begins with the present, then pushes each change.
+# … and watch it: the present first, then each change.
 #
 # subscription Watch {
 #   jobProgress(id: "job_…") {

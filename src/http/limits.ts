@@ -40,6 +40,8 @@ export interface Limits {
   requestMs: number;
   /** Of the look-up of a token. */
   authenticateMs: number;
+  /** How long a token that is known is not looked up again. */
+  rememberTokenMs: number;
   /** A WebSocket has to say who it is within this time. */
   connectionInitMs: number;
   sockets: number;
@@ -74,6 +76,7 @@ export const DEFAULT_LIMITS: Limits = {
   cost: 10_000,
   requestMs: 30_000,
   authenticateMs: 4_000,
+  rememberTokenMs: 5_000,
   connectionInitMs: 5_000,
   sockets: 10_000,
   operationsPerSocket: 100,

@@ -1,13 +1,10 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-
-export { Registry as MetricsRegistry };
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from 'prom-client';
 
 /** What the edge counts of itself. */
 export interface EdgeMetrics {
   registry: Registry;
   requests: Counter<'route' | 'status'>;
   duration: Histogram<'route'>;
-  refused: Counter<'code'>;
   sockets: Gauge<'path'>;
   socketsClosed: Counter<'path' | 'code'>;
   /** Of clients. */
@@ -34,12 +31,6 @@ export function edgeMetrics(registry: Registry): EdgeMetrics {
       help: 'From the head of a request to the end of its answer.',
       labelNames: ['route'],
       buckets: [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
-      registers,
-    }),
-    refused: new Counter({
-      name: 'virtgraph_graphql_errors_total',
-      help: 'Errors in GraphQL answers, by code.',
-      labelNames: ['code'],
       registers,
     }),
     sockets: new Gauge({

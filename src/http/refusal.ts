@@ -2,7 +2,7 @@ import { GraphQLError } from 'graphql';
 import type { ErrorCode } from '../domain/errors.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 
-/** `toGraphQLError` of the graph: a typed error stays, anything else becomes INTERNAL with the request id. */
+/** A typed error stays; anything else is logged with the request id, and becomes INTERNAL, which shows the id alone. */
 export type ToGraphQLError = (error: unknown, requestId: string) => GraphQLError;
 
 const STATUS: Partial<Record<ErrorCode, number>> = {

@@ -13,6 +13,7 @@ import { GraphiqlPage } from './graphiql.ts';
 import { graphqlHandler } from './graphql-http.ts';
 import { sendHealth, sendJson, sendMetrics, sendReadiness } from './health.ts';
 import { type HostContextFor, type HostExtra, hostExtra, hostProtocol } from './host-sockets.ts';
+import { rememberTokens } from './known-tokens.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { edgeMetrics } from './metrics.ts';
 import { isAllowedOrigin } from './origin.ts';
@@ -117,7 +118,7 @@ function edgeOf(options: HttpOptions): Edge {
     pipeline: new Pipeline({ schema, limits, costOf, toGraphQLError, log }),
     limits,
     origins: options.origins ?? [],
-    authenticate,
+    authenticate: rememberTokens(authenticate, limits.rememberTokenMs),
     contextFor: options.contextFor,
     sessions: new Sessions(authenticate, limits, log),
     metrics: edgeMetrics(options.metrics),

@@ -65,7 +65,7 @@ function tokenOf(params: Record<string, unknown> | undefined): string | null {
   return bearerToken(params?.['authorization'] ?? params?.['Authorization'] ?? headers?.['authorization']);
 }
 
-export const isOutage = (error: unknown): boolean =>
+const isOutage = (error: unknown): boolean =>
   error instanceof Refusal && error.errors.some((shown) => codeOfError(shown) !== 'UNAUTHENTICATED');
 
 function admit(
@@ -109,7 +109,8 @@ async function subscribe(
 ): Promise<AsyncIterableIterator<ExecutionResult> | ExecutionResult> {
   const { operation, call, extra, id } = args;
   edge.log.info(callFields({ ...call, operation }), 'subscription over websocket');
-  if (fanOut.isShareable(operation)) return await fanOut.join(operation, call, extra.socket, id);
+  const shareable = fanOut.shareable(operation);
+  if (shareable) return await fanOut.join(operation, shareable, call, extra.socket, id);
   const { pipeline, metrics, contextFor } = edge;
   const stop = new AbortController();
   const context = (): object => contextFor(call.actor, call.requestId, stop.signal);

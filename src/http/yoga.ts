@@ -10,7 +10,7 @@ import type { MediaType } from './media-type.ts';
 import { malformed, Refusal } from './refusal.ts';
 
 /** What is known of a request before Yoga reads it. */
-export interface Admitted {
+interface Admitted {
   call: Call;
   actor: Actor;
   mediaType: MediaType;

@@ -17,7 +17,8 @@ import { type CommandSpec, nothing, together, type Workflow } from './workflow.t
 
 /** After so long without news a process takes the job up and asks the host again. */
 export const ASK_AGAIN_MS = 10_000;
-const MESSAGE_MAX = 2_000;
+/** What fits wherever a message goes: the step, the job, its target and the event. */
+const MESSAGE_MAX = 1_000;
 
 /** What a new job is, whether it begins at once or waits. */
 export interface NewJob {
@@ -107,11 +108,12 @@ export function endQueued(
   });
 }
 
-/** A host has answered the open step. */
-export function answered(workflow: Workflow, job: JobView, answer: Answer): Transition {
+/** A host has answered the open step. A message may be of any length; what doesn't fit would be refused for ever. */
+export function answered(workflow: Workflow, job: JobView, told: Answer): Transition {
+  const answer: Answer = told.ok ? told : { ok: false, error: { ...told.error, message: clip(told.error.message) } };
   const end: Settable<'job_step'> = answer.ok
     ? { state: 'DONE', ...(Object.keys(answer.result).length > 0 ? { result: JSON.stringify(answer.result) } : {}) }
-    : { state: 'FAILED', error_code: answer.error.code, error_message: clip(answer.error.message) };
+    : { state: 'FAILED', error_code: answer.error.code, error_message: answer.error.message };
   const stepEnd = patch('job_step', job.id, { seq: job.step, state: 'OPEN' }, { ...end, finished_at: now });
   return moved(job, moveOnAnswer(workflow, job, answer), [stepEnd]);
 }
@@ -137,7 +139,7 @@ function moved(job: JobView, move: Move, stepEnds: Write[] = [], also: Settable<
     step: steps.last,
     cancellable: move.cancellable,
     failure: move.failure,
-    open: move.open && { name: move.open.name, attempt: move.open.attempt, hostId: move.open.spec.hostId },
+    open: move.open && openOf(move.open),
   };
   const set: Settable<'job'> = {
     state: move.state,
@@ -246,11 +248,20 @@ const viewOf = (kind: string, job: NewJob, context: unknown, move: Move): JobVie
   cancellable: move.cancellable,
   failure: null,
   context,
-  open: move.open && { name: move.open.name, attempt: move.open.attempt, hostId: move.open.spec.hostId },
+  open: move.open && openOf(move.open),
 });
 
-const clip = (message: string): string =>
-  message.length > MESSAGE_MAX ? `${message.slice(0, MESSAGE_MAX)}…` : message;
+const openOf = ({ name, attempt, spec }: NonNullable<Move['open']>): JobView['open'] => ({
+  name,
+  attempt,
+  hostId: spec.hostId,
+  answered: false,
+});
+
+const clip = (message: string): string => {
+  const characters = [...message.toWellFormed()];
+  return characters.length > MESSAGE_MAX ? `${characters.slice(0, MESSAGE_MAX).join('')}…` : characters.join('');
+};
 
 /**
  * A person wants the job to end. The lease epoch is raised, so that whoever is about to move it reads this first; the

@@ -75,7 +75,7 @@ export class Engine {
     for (let attempt = 1; attempt <= STALE_TRIES; attempt++) {
       const known = attempt === 1 ? this.#known.get(jobId) : undefined;
       const job = known?.step === seq ? known : await this.#read.load(jobId);
-      if (!job?.open || job.step !== seq || isEnded(job.state) || job.state === 'QUEUED') {
+      if (!job?.open || job.open.answered || job.step !== seq || isEnded(job.state) || job.state === 'QUEUED') {
         this.counts.repeats++;
         return;
       }
@@ -106,7 +106,7 @@ export class Engine {
   /** A job whose move is refused although nobody else has moved it would be tried for ever: a person must look. */
   async #quarantine(jobId: number, seq: number): Promise<void> {
     const job = await this.#read.load(jobId);
-    if (!job?.open || job.step !== seq || isEnded(job.state)) return;
+    if (!job?.open || job.open.answered || job.step !== seq || isEnded(job.state)) return;
     this.#o.log.error({ jobId, seq, kind: job.kind }, 'a move of this job is refused again and again');
     const error = { code: 'INTERNAL', message: 'What this step would write no longer fits the state of its target.' };
     await this.#o.writer.submit(stuck(job, error));

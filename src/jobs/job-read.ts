@@ -94,5 +94,12 @@ const viewOf = (row: Row): JobView => ({
   // A queued job has resolved nothing yet: what it was asked is all there is.
   context: JSON.parse(row.context ?? row.input),
   open:
-    row.step_command === null ? null : { name: row.step_name!, attempt: row.step_attempt!, hostId: row.step_host_id },
+    row.step_command === null
+      ? null
+      : {
+          name: row.step_name!,
+          attempt: row.step_attempt!,
+          hostId: row.step_host_id,
+          answered: row.step_state !== 'OPEN',
+        },
 });

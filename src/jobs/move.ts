@@ -49,10 +49,12 @@ export function moveOnAnswer<C>(workflow: Workflow<C>, job: JobView, answer: Ans
   const step = steps[index]!;
   if (answer.ok) {
     const done = step.done?.(context, job, answer.result) ?? nothing;
-    // A cancel that came too late for the command still stops what would follow.
-    const stops = job.cancelRequested && !passedReturn(steps, index) && index < steps.length - 1;
+    // A cancel that came too late for the command still stops what would follow. After the last command there is
+    // nothing to stop: what the host did is done, and to say otherwise would be untrue.
+    const next = steps.slice(index + 1).find((s) => s.command);
+    const stops = job.cancelRequested && !passedReturn(steps, index) && next;
     const move = stops
-      ? backward(workflow, job, undosFrom(steps, index), { error: CANCELLED, at: steps[index + 1]!.name })
+      ? backward(workflow, job, undosFrom(steps, index), { error: CANCELLED, at: next.name })
       : forward(workflow, context, job, index + 1);
     return { ...move, effects: together(done, move.effects) };
   }
@@ -76,10 +78,14 @@ export function moveOnResolution<C>(workflow: Workflow<C>, job: JobView, resolut
       return undoing
         ? openUndo(undoNamed(steps, open.name), open.attempt + 1, job.failure!)
         : openStep(steps, indexOf(steps, open.name), open.attempt + 1);
-    case 'SKIP_STEP':
-      return undoing
-        ? backward(workflow, job, undosAfter(steps, open.name), job.failure!)
-        : forward(workflow, context, job, indexOf(steps, open.name) + 1);
+    case 'SKIP_STEP': {
+      if (undoing) return backward(workflow, job, undosAfter(steps, open.name), job.failure!);
+      // Taken as done, with what belongs to it: else its target would stay as the step found it, for ever.
+      const index = indexOf(steps, open.name);
+      const done = steps[index]!.done?.(context, job, {}) ?? nothing;
+      const move = forward(workflow, context, job, index + 1);
+      return { ...move, effects: together(done, move.effects) };
+    }
     case 'ROLL_BACK':
       return backward(workflow, job, undosFrom(steps, indexOf(steps, open.name)), job.failure!);
   }

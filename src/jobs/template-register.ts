@@ -36,7 +36,10 @@ export const registerTemplate: Workflow<TemplateRegisterContext> = {
           maxVirtualBytes: String(c.maxVirtualBytes),
         },
       },
-      done: (_c, job, result) => end(c, job, { state: 'READY', ...factsOf(result) }, null),
+      done: (_c, job, result) =>
+        result.sha256 == null || result.virtualBytes == null
+          ? end(c, job, { state: 'ERROR', state_reason: UNKNOWN_IMAGE }, UNKNOWN_IMAGE)
+          : end(c, job, { state: 'READY', ...factsOf(result) }, null),
     },
   ],
   begin: (c, job) => ({
@@ -58,6 +61,9 @@ export const registerTemplate: Workflow<TemplateRegisterContext> = {
   succeeded: () => ({ writes: [], changes: [], events: [] }),
   failed: (c, job, error) => end(c, job, { state: 'ERROR', state_reason: error.message }, error.message),
 };
+
+/** The step was skipped, or its host answered nothing. Without size and checksum no VM can be made of it. */
+const UNKNOWN_IMAGE = 'No host has said what is in the image.';
 
 const factsOf = (result: CommandResult): Settable<'template'> => ({
   virtual_bytes: result.virtualBytes ?? null,

@@ -135,7 +135,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
     storagePath: storage.path,
     format: 'QCOW2' as const,
     sizeBytes: bytes,
-    name: `${wish.name.slice(0, 240)} root`,
+    name: `${[...wish.name].slice(0, 240).join('')} root`,
   };
   const jobId = await ids.take();
   const createContext: VmCreateContext = {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { sql } from 'kysely';
+import { openDatabase, openPool } from '../../src/db/pool.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import { freshDatabase, recordStatements, type TestDatabase } from '../support/database.ts';
 import { EXECUTORS, testContext } from '../support/graph.ts';
@@ -187,6 +189,39 @@ for (const [engine, run] of Object.entries(EXECUTORS)) {
     });
   });
 }
+
+test('the first page of a zone reads what is on it, however many VMs were expunged before', async () => {
+  const database = await freshDatabase();
+  const world = await insertWorld(database.db, { vms: 1 });
+  const template = await database.db.selectFrom('vm').selectAll().executeTakeFirstOrThrow();
+  const copies = (from: number, count: number, deleted_at: Date | null) =>
+    database.db
+      .insertInto('vm')
+      .values(
+        Array.from({ length: count }, (_, at) => {
+          const uid = Buffer.alloc(16);
+          uid.writeUInt32BE(from + at);
+          return { ...template, id: from + at, uid, deleted_at };
+        }),
+      )
+      .execute();
+  await copies(1, 6_000, new Date());
+  await copies(10_000, 4_000, null);
+  const pool = openPool(database.url, { connections: 1 });
+  const db = openDatabase(pool);
+  await sql`analyze table vm`.execute(db);
+  await sql`flush status`.execute(db);
+  const { errors = [] } = await EXECUTORS['graphql-js'](
+    testContext({ db }),
+    `{ zone(id: "${encodeId('zone', world.zone.uid)}") { vms { nodes { id } } } }`,
+  );
+  assert.deepEqual(errors, []);
+  const { rows } = await sql<{ Value: string }>`show session status like 'Handler_read%'`.execute(db);
+  const read = rows.reduce((sum, row) => sum + Number(row.Value), 0);
+  await db.destroy();
+  await database.close();
+  assert.ok(read < 100, `${read} rows read`);
+});
 
 describe('the tree from a zone to its 1,280 VMs', () => {
   let database: TestDatabase;

@@ -1,15 +1,27 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import type { ExecutionResult } from 'graphql';
-import { pino } from 'pino';
-import { Pipeline } from '../../src/http/execute.ts';
+import { type Logger, pino } from 'pino';
+import { Pipeline, type PipelineOptions } from '../../src/http/execute.ts';
 import { DEFAULT_LIMITS } from '../../src/http/limits.ts';
 import { ADMIN, COLUMNS, testSchema, toGraphQLError, World } from './http-fixture.ts';
 
 const log = pino({ enabled: false });
 const schema = testSchema();
-const pipelineFrom = (compileAtRun: number): Pipeline =>
-  new Pipeline({ schema, limits: DEFAULT_LIMITS, costOf: null, toGraphQLError, log, compileAtRun });
+
+function pipelineWith(options: Partial<PipelineOptions>): Pipeline {
+  const { log: logger = log } = options;
+  return new Pipeline({
+    schema,
+    limits: DEFAULT_LIMITS,
+    costOf: null,
+    toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, logger),
+    log,
+    ...options,
+  });
+}
+const pipelineFrom = (compileAtRun: number): Pipeline => pipelineWith({ compileAtRun });
+const logTo = (lines: string[]): Logger => pino({}, { write: (line: string) => lines.push(line) });
 
 async function run(
   pipeline: Pipeline,
@@ -97,13 +109,7 @@ suite('Compiled and interpreted execution give the same', () => {
 
   test('a document is compiled when it is asked for the second time', async () => {
     const lines: string[] = [];
-    const pipeline = new Pipeline({
-      schema,
-      limits: DEFAULT_LIMITS,
-      costOf: null,
-      toGraphQLError,
-      log: pino({}, { write: (line: string) => lines.push(line) }),
-    });
+    const pipeline = pipelineWith({ log: logTo(lines) });
     for (let i = 0; i < 3; i++) await run(pipeline, '{ bug }');
     const stacks = lines.map((line) => (JSON.parse(line) as { err: { stack: string } }).err.stack);
     assert.deepEqual(
@@ -114,15 +120,7 @@ suite('Compiled and interpreted execution give the same', () => {
 
   test('what cannot be compiled is interpreted, and said once', async () => {
     const lines: string[] = [];
-    const pipeline = new Pipeline({
-      schema,
-      limits: DEFAULT_LIMITS,
-      costOf: null,
-      toGraphQLError,
-      log: pino({}, { write: (line: string) => lines.push(line) }),
-      compileAtRun: 1,
-      compile: () => ({ errors: [] }),
-    });
+    const pipeline = pipelineWith({ log: logTo(lines), compileAtRun: 1, compile: () => ({ errors: [] }) });
     for (let i = 0; i < 3; i++) assert.deepEqual((await run(pipeline, '{ actor }')).data, { actor: 'admin' });
     assert.equal(lines.filter((line) => line.includes('cannot compile')).length, 1);
   });

@@ -74,7 +74,17 @@ suite('Identical subscriptions', () => {
     assert.equal(edge.world.openSources, 2);
   });
 
-  test('are found shareable behind a fragment never, so they run alone', async () => {
+  test('are not shared when what they select changes without their objects', async () => {
+    await using edge = await startEdge();
+    edge.world.set('a', 1);
+    const query = 'subscription { boxChanged { id value children { id } } }';
+    await using one = await watching(edge, query);
+    await using two = await watching(edge, query);
+    for (const socket of [one, two]) assert.deepEqual(await values(socket, 1), ['a=1']);
+    assert.equal(edge.world.openSources, 2);
+  });
+
+  test('are never found shareable behind a fragment, so they run alone', async () => {
     await using edge = await startEdge();
     edge.world.set('a', 1);
     const query = 'subscription { ...S } fragment S on Subscription { boxChanged { id value } }';

@@ -5,11 +5,12 @@ import {
   type GraphQLObjectType,
   type GraphQLSchema,
 } from 'graphql';
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import { Registry } from 'prom-client';
 import { WebSocket } from 'ws';
 import type { Actor } from '../../src/domain/authorize.ts';
 import { VirtgraphError } from '../../src/domain/errors.ts';
+import type { Shareable } from '../../src/http/fan-out.ts';
 import { type HttpOptions, type HttpServer, startHttp } from '../../src/http/server.ts';
 
 /** What a resolver of the test schema gets. */
@@ -215,7 +216,12 @@ export function testSchema(): GraphQLSchema {
   }
   const subscriptions = schema.getSubscriptionType()!.getFields();
   subscriptions['boxChanged']!.subscribe = source;
-  subscriptions['boxChanged']!.extensions = { shareable: true };
+  subscriptions['boxChanged']!.extensions = {
+    shareable: {
+      hasLeft: (event) => (event as { gone: boolean }).gone,
+      fits: (_schema, { selections }) => !selections.some((node) => 'name' in node && node.name.value === 'children'),
+    } satisfies Shareable,
+  };
   subscriptions['boxChangedAlone']!.subscribe = source;
   subscriptions['boxChangedNamed']!.extensions = { shareable: true };
   subscriptions['boxChangedNamed']!.subscribe = (_, { id }, { world }: TestContext) => world.changes(id);
@@ -226,7 +232,7 @@ export function testSchema(): GraphQLSchema {
 }
 
 /** What the graph's own translation does, as far as the edge can tell. */
-export function toGraphQLError(error: unknown, requestId: string): GraphQLError {
+export function toGraphQLError(error: unknown, requestId: string, log: Pick<Logger, 'error'>): GraphQLError {
   const outer = error instanceof GraphQLError ? error : null;
   const origin = outer?.originalError ?? error;
   const where = {
@@ -240,6 +246,7 @@ export function toGraphQLError(error: unknown, requestId: string): GraphQLError 
     return new GraphQLError(origin.message, { ...where, extensions: { ...origin.data, path: undefined } });
   if ((origin as { errno?: number }).errno !== undefined)
     return new GraphQLError('The database does not answer.', { ...where, extensions: { code: 'UNAVAILABLE' } });
+  log.error({ err: origin, requestId }, 'a request failed by a fault of ours');
   return new GraphQLError('A fault of Virtgraph.', { ...where, extensions: { code: 'INTERNAL', requestId } });
 }
 
@@ -283,13 +290,14 @@ export async function startEdge(overrides: Partial<HttpOptions> = {}): Promise<T
   };
   const reasons: string[] = [];
   const registry = new Registry();
+  const log = pino({ level: 'trace' }, { write });
   const server = await startHttp({
     host: '127.0.0.1',
     port: 0,
     schema: testSchema(),
     costOf: (_schema, _document, _operationName, variables) => (Number(variables['first']) || 0) * 10 + 1,
     hostdSchema: hostSchema(),
-    toGraphQLError,
+    toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: async (token) => tokens.get(token ?? '') ?? { kind: 'anonymous' },
     contextFor: (actor, requestId, signal): TestContext => ({ actor, requestId, signal, world }),
     hostdContextFor: async (params) => {
@@ -299,7 +307,7 @@ export async function startEdge(overrides: Partial<HttpOptions> = {}): Promise<T
       return { name: 'host-1' };
     },
     ready: async () => reasons,
-    log: pino({ level: 'trace' }, { write }),
+    log,
     metrics: registry,
     ...overrides,
   });

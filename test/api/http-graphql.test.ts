@@ -183,6 +183,30 @@ suite('Who may ask', () => {
     assert.equal(answer.headers.get('retry-after'), '1');
   });
 
+  test('looks a known token up once in a while, and one that failed again at once', async () => {
+    let lookUps = 0;
+    let known = false;
+    await using edge = await startEdge({
+      authenticate: async () => {
+        lookUps++;
+        return known ? ADMIN : { kind: 'anonymous' };
+      },
+      limits: { rememberTokenMs: 60_000 },
+    });
+    for (let i = 0; i < 2; i++) assert.equal((await edge.ask('{ actor }')).status, 401);
+    assert.equal(lookUps, 2);
+    known = true;
+    for (let i = 0; i < 3; i++) assert.equal((await edge.ask('{ actor }')).status, 200);
+    assert.equal(lookUps, 3);
+  });
+
+  test('forgets a known token when its time is over', async () => {
+    await using edge = await startEdge({ limits: { rememberTokenMs: 0 } });
+    assert.equal((await edge.ask('{ actor }')).status, 200);
+    edge.tokens.clear();
+    assert.equal((await edge.ask('{ actor }')).status, 401);
+  });
+
   test('says UNAVAILABLE when the look-up of the token does not end', async () => {
     await using edge = await startEdge({
       authenticate: () => new Promise(() => undefined),

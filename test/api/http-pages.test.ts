@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { suite, test } from 'node:test';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
+import { buildSchema, Kind, parse, validate } from 'graphql';
 import { Gauge } from 'prom-client';
+import { DEFAULT_QUERY } from '../../src/http/graphiql.ts';
 import { startEdge, TestSocket } from './http-fixture.ts';
 
 const FILES = [
@@ -63,6 +66,17 @@ suite('GraphiQL', () => {
     assert.equal(again.status, 304);
     assert.equal(again.body.length, 0);
     assert.equal((await get(url, { 'if-none-match': brotli.headers.etag! })).status, 200, 'another encoding');
+  });
+
+  test('begins with queries that the schema takes', async () => {
+    const schema = buildSchema(await readFile(new URL('../../schema/control.graphql', import.meta.url), 'utf8'));
+    const commented = DEFAULT_QUERY.replace(/^# ( *(?:mutation|subscription|[\w"{}(].*[{}]$|\w+$|}$).*)$/gm, '$1');
+    const document = parse(commented);
+    assert.deepEqual(
+      document.definitions.map((node) => node.kind === Kind.OPERATION_DEFINITION && node.operation),
+      ['query', 'mutation', 'subscription'],
+    );
+    assert.deepEqual(validate(schema, document), []);
   });
 
   test('answers HEAD and refuses what would change something', async () => {

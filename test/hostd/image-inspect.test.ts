@@ -56,7 +56,7 @@ test('A plain qcow2 and a raw disk are accepted, with size and digest, and the r
 });
 
 test('Internal snapshots, older versions, small clusters and odd names do no harm', async () => {
-  await qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512,compat=0.10', '-- json:{a}.qcow2', '1M');
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512,compat=0.10', './-- json:{a}.qcow2', '1M');
   await qemuImg('snapshot', '-c', 'one', './-- json:{a}.qcow2');
   assert.equal((await inspect('-- json:{a}.qcow2', 'QCOW2')).virtualBytes, MIB);
   await writeFile(join(folder, 'json:{"driver":"raw"}'), Buffer.alloc(MIB));

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { pino } from 'pino';
 import { CommandError, type Run, type VmObservation, type VmSpec, type Volume } from '../../hostd/hypervisor.ts';
+import { Cgroups } from '../../hostd/qemu/cgroup.ts';
 import { QemuHypervisor, type QemuHypervisorOptions } from '../../hostd/qemu/hypervisor.ts';
-import { processesIn } from '../../hostd/qemu/proc.ts';
+import { identify, processesIn, untilGone } from '../../hostd/qemu/proc.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
@@ -34,11 +35,10 @@ export class QemuHost {
   readonly imagePath: string;
   readonly storagePath: string;
   readonly seen: VmObservation[] = [];
-  readonly #test: TestContext;
+  readonly #daemons: QemuHypervisor[] = [];
   readonly #changes = new EventTarget();
 
-  private constructor(test: TestContext, path: string) {
-    this.#test = test;
+  private constructor(path: string) {
     this.path = path;
     this.dataPath = join(path, 'data');
     this.imagePath = join(path, 'images');
@@ -46,9 +46,9 @@ export class QemuHost {
   }
 
   static async make(test: TestContext): Promise<QemuHost> {
-    const host = new QemuHost(test, await temporaryFolder());
+    const host = new QemuHost(await temporaryFolder());
     for (const folder of [host.dataPath, host.imagePath, host.storagePath]) await mkdir(folder);
-    test.after(() => host.killAll());
+    test.after(() => host.#end());
     return host;
   }
 
@@ -56,7 +56,7 @@ export class QemuHost {
   async start(options: Partial<QemuHypervisorOptions> = {}): Promise<QemuHypervisor> {
     const { dataPath, imagePath } = this;
     const hypervisor = new QemuHypervisor({ dataPath, imagePath, log: silent, ...options });
-    this.#test.after(() => hypervisor.close());
+    this.#daemons.push(hypervisor);
     await hypervisor.start((vm) => {
       this.seen.push(vm);
       this.#changes.dispatchEvent(new Event('change'));
@@ -95,7 +95,21 @@ export class QemuHost {
     return [...processes.values()].flat();
   }
 
+  /** Ends every QEMU of this host and returns when they are gone. */
   async killAll(): Promise<void> {
-    for (const pid of await this.pids()) process.kill(pid, 'SIGKILL');
+    const identities = await Promise.all((await this.pids()).map(identify));
+    for (const identity of identities) {
+      if (!identity) continue;
+      process.kill(identity.pid, 'SIGKILL');
+      await untilGone(identity, 10_000);
+    }
+  }
+
+  async #end(): Promise<void> {
+    for (const daemon of this.#daemons) await daemon.close();
+    await this.killAll();
+    const cgroups = await Cgroups.find();
+    const names = await readdir(this.dataPath, { recursive: true });
+    for (const name of names) if (/^vms\/vm_\w+$/.test(name)) await cgroups.remove(basename(name));
   }
 }

@@ -86,11 +86,7 @@ export const publicJobId = async (core: Core, jobId: number): Promise<string> =>
 
 /** The job's time has run out, and its open step began so long ago. */
 export async function makeDue(core: Core, jobId: number, ageMs = 0): Promise<void> {
-  await core.db
-    .updateTable('job')
-    .set({ due_at: sql<Date>`NOW(6)` })
-    .where('id', '=', jobId)
-    .execute();
+  await core.db.updateTable('job').set({ due_at: sql<Date>`NOW(6)` }).where('id', '=', jobId).execute();
   if (ageMs === 0) return;
   await core.db
     .updateTable('job_step')

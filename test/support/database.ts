@@ -18,8 +18,7 @@ export interface TestDatabase {
 const CONNECTIONS = 8;
 
 /** A migrated database of its own on the server of DATABASE_URL, so that files of tests never meet. */
-export async function freshDatabase(): Promise<TestDatabase> {
-  const server = process.env['DATABASE_URL'];
+export async function freshDatabase(server = process.env['DATABASE_URL']): Promise<TestDatabase> {
   if (!server) throw new Error('DATABASE_URL is not set: run the tests by `npm test`.');
   const name = `test_${randomBytes(8).toString('hex')}`;
   await onServer(server, `CREATE DATABASE ${name}`);

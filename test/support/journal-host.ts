@@ -80,9 +80,7 @@ export class JournalHost {
   async report(core: Core, commandId: string): Promise<void> {
     const { jobId, seq } = parseCommandId(commandId)!;
     const answer = this.journal.get(commandId)!;
-    await Promise.all(
-      Array.from({ length: this.reports }, () => core.engine.answer(this.id, jobId, seq, answer)),
-    );
+    await Promise.all(Array.from({ length: this.reports }, () => core.engine.answer(this.id, jobId, seq, answer)));
     core.links.forget(this.id, commandId);
   }
 

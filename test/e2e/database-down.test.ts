@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { ControlApi } from '../../setup/graphql.ts';
+import { type MariaDb, startMariaDb } from '../../setup/mariadb.ts';
+import { endOf, type Estate, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+
+describe('a database that goes away and comes back', { timeout: 120_000 }, () => {
+  let folder: string;
+  let server: MariaDb;
+  let product: Product;
+  let control: Program & { url: string };
+  let api: ControlApi;
+  let estate: Estate;
+  let templateId: string;
+
+  const create = (name: string) =>
+    api.mutate<{ vm: { id: string }; job: { id: string } }>(
+      'createVm',
+      { name, zoneId: estate.zoneId, offeringId: estate.offeringId, templateId, idempotencyKey: name },
+      'vm { id } job { id }',
+    );
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'vg-db-'));
+    server = await startMariaDb(folder);
+    product = await Product.open(server.url);
+    control = await product.control();
+    api = await product.api(control.url);
+    estate = await makeEstate(api, '/srv/primary');
+    await product.hostd([control.url], estate.joinToken, ['--hypervisor', 'fake']);
+    templateId = await registerTinyLinux(api, estate.zoneId);
+  });
+
+  after(async () => {
+    await product.close();
+    await server.stop();
+    await rm(folder, { recursive: true });
+  });
+
+  it('gives a clear error within 5 s while it is away, and no host is given up', async () => {
+    process.kill(server.pid, 'SIGKILL');
+    await server.ended;
+    const from = performance.now();
+    await assert.rejects(create('while down'), (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true);
+    assert.ok(performance.now() - from < 5_000);
+    const ready = await fetch(`${control.url}/readyz`);
+    assert.equal(ready.status, 503);
+    assert.equal((await fetch(`${control.url}/healthz`)).status, 200, 'the process itself is well');
+  });
+
+  it('gives a clear error within 5 s while it hangs', async () => {
+    server = await startMariaDb(folder);
+    assert.equal((await endOf(api, (await create('between')).job.id)).state, 'SUCCEEDED');
+    process.kill(server.pid, 'SIGSTOP');
+    try {
+      const asked = [create('while it hangs'), api.request('{ vms { nodes { name } } }')];
+      const from = performance.now();
+      for (const answer of asked) await assert.rejects(answer, (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true);
+      assert.ok(performance.now() - from < 5_000, `${performance.now() - from} ms`);
+    } finally {
+      process.kill(server.pid, 'SIGCONT');
+    }
+    process.kill(server.pid, 'SIGKILL');
+    await server.ended;
+  });
+
+  it('works again when it is back, without a restart', async () => {
+    server = await startMariaDb(folder);
+    const { job } = await create('after');
+    assert.equal((await endOf(api, job.id)).state, 'SUCCEEDED');
+    const { hosts } = await api.request<{ hosts: { nodes: { linkState: string }[] } }>('{ hosts { nodes { linkState } } }');
+    assert.deepEqual(hosts.nodes.map((host) => host.linkState), ['UP']);
+    assert.equal((await fetch(`${control.url}/readyz`)).status, 200);
+  });
+});
