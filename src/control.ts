@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
@@ -19,6 +19,7 @@ import { auditCounters } from './loops/audit.ts';
 import { Loops } from './loops/every.ts';
 import { Liveness } from './loops/liveness.ts';
 import { Retention } from './loops/retention.ts';
+import { type PeerContext, peerSchema } from './peer-api/schema.ts';
 
 export interface ControlOptions {
   databaseUrl: string;
@@ -67,11 +68,17 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     port: options.port,
     schema,
     costOf: (...query) => costOf(...query).cost,
-    hostdSchema,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: authenticator(core),
     contextFor: (actor, requestId) => ({ ...core, actor, requestId, watch }),
-    hostdContextFor: (parameters) => hostdContext(core, parameters, log),
+    programs: [
+      { path: '/hostd', schema: hostdSchema, contextFor: (parameters) => hostdContext(core, parameters, log) },
+      {
+        path: '/peer',
+        schema: peerSchema,
+        contextFor: async (parameters) => peerContext(core, parameters, peerSecret),
+      },
+    ],
     ready: () => notReady(core),
     log,
     metrics,
@@ -156,16 +163,26 @@ function authenticator(core: Core): (token: string | null) => Promise<Actor> {
   };
 }
 
+const bearerOf = (parameters: Record<string, unknown>): string | null =>
+  /^Bearer (\S+)$/.exec(String(parameters['authorization'] ?? ''))?.[1] ?? null;
+
+/** Another control plane shows the secret that this one wrote into the database: it may ask for hosts linked here. */
+function peerContext(core: Core, parameters: Record<string, unknown>, secret: string): PeerContext {
+  const shown = bearerOf(parameters);
+  if (shown === null || !timingSafeEqual(secretHash(shown), secretHash(secret))) throw unknownCaller();
+  return { agent: core.linkedAgent };
+}
+
 async function hostdContext(core: Core, parameters: Record<string, unknown>, log: Logger): Promise<object> {
   const { sessions, links, linkedAgent: agent, observations, progress, engine } = core;
-  const bearer = /^Bearer (\S+)$/.exec(String(parameters['authorization'] ?? ''));
-  const host = bearer ? await sessions.authenticate(bearer[1]!) : null;
-  if (bearer && !host) throw unknownHost();
+  const credential = bearerOf(parameters);
+  const host = credential === null ? null : await sessions.authenticate(credential);
+  if (credential !== null && !host) throw unknownCaller();
   return { host, sessions, links, agent, observations, progress, answer: engine.answer.bind(engine), log };
 }
 
-const unknownHost = (): VirtgraphError =>
-  new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'No host has this credential.' });
+const unknownCaller = (): VirtgraphError =>
+  new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'Nobody has this credential.' });
 
 async function notReady(core: Core): Promise<string[]> {
   try {

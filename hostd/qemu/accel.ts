@@ -43,7 +43,7 @@ const PROBE_CODE = new Map<number, number[]>([
   [0xf0, [0xea, 0x00, 0xff, 0x00, 0xf0]], // reset vector: ljmp 0xf000:0xff00
 ]);
 
-export function probeRom(): Buffer {
+function probeRom(): Buffer {
   const rom = Buffer.alloc(ROM_BYTES);
   for (const [offset, bytes] of PROBE_CODE) rom.set(bytes, ROM_BYTES - 256 + offset);
   return rom;

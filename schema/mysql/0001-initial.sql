@@ -200,6 +200,7 @@ CREATE TABLE IF NOT EXISTS vm (
   started_at       DATETIME(6)     NULL,
   destroyed_at     DATETIME(6)     NULL,
   deleted_at       DATETIME(6)     NULL,               -- expunged
+  KEY vm_live (deleted_at, id),
   KEY vm_by_zone (zone_id, deleted_at, id),
   KEY vm_by_pod (pod_id, deleted_at, id),
   KEY vm_by_cluster (cluster_id, deleted_at, id),
@@ -249,6 +250,7 @@ CREATE TABLE IF NOT EXISTS volume (
   created_at       DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
   updated_at       DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
   deleted_at       DATETIME(6)     NULL,
+  KEY volume_live (deleted_at, id),
   KEY volume_by_vm (vm_id, id),
   KEY volume_by_storage (primary_storage_id, deleted_at, id),
   KEY volume_by_zone (zone_id, deleted_at, id),
@@ -360,7 +362,8 @@ CREATE TABLE IF NOT EXISTS event (
   reason           VARCHAR(1024)   NULL,
   changes          JSON            NOT NULL,           -- [{field, before, after}]
   KEY event_by_subject (subject_kind, subject_id, seq),
-  KEY event_by_job (job_id, seq)
+  KEY event_by_job (job_id, seq),
+  KEY event_by_type (type, seq)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- One row per committed change of a resource, in commit order without gaps: `feed_head` hands out the numbers under

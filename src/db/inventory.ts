@@ -1,7 +1,7 @@
 import type { Kysely } from 'kysely';
 import type { PlacementHost, PlacementStorage } from '../domain/placement.ts';
 import type { Cluster, Database, Host, Offering, Pod, PrimaryStorage, Template, Zone } from './tables.ts';
-import type { Change } from './transition.ts';
+import type { Change, Write } from './transition.ts';
 
 /** The kinds that change by the hand of an operator, so that a process can hold them all. */
 interface Held {
@@ -102,6 +102,13 @@ export class Inventory {
       else this.#stale.set(kind, new Set([id]));
     }
     if (this.#stale.size > 0) void this.refresh();
+  }
+
+  /** Reads anew what a refused transition relied on: others have taken or switched it, and the feed may not say so yet. */
+  doubt(writes: readonly Write[]): Promise<void> {
+    const relied = writes.filter((w) => w.op === 'take' || w.op === 'hold');
+    this.changed(relied.map((w) => ({ kind: w.table as Change['kind'], id: w.id })));
+    return this.refresh();
   }
 
   /** Resolves when all changes that were told so far are read. A failed read is tried again with the next. */

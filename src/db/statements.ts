@@ -4,6 +4,7 @@ import type {
   Absent,
   Change,
   Computed,
+  Expect,
   Hold,
   Insert,
   NewEvent,
@@ -52,6 +53,10 @@ export function statementsFor(db: Kysely<Database>, transitions: Transition[]): 
     ...holdStatements(
       db,
       writes.filter((w) => w.op === 'hold'),
+    ),
+    ...expectStatements(
+      db,
+      writes.filter((w) => w.op === 'expect'),
     ),
     ...writes.filter((w) => w.op === 'absent').map((w) => absentStatement(db, w)),
     ...insertStatements(
@@ -160,6 +165,16 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
       };
     }),
   );
+}
+
+function expectStatements(db: Kysely<Database>, expects: Expect[]): Statement[] {
+  return byShape(expects, (e) => `${e.table} ${JSON.stringify(e.guard)}`).map((group) => {
+    const { table, guard } = group[0]!;
+    const ids = distinctAscending(group.map((e) => e.id));
+    let query = db.selectFrom(table).select('id').where('id', 'in', ids);
+    for (const [column, value] of Object.entries(guard)) query = query.where(sql.ref(column), '=', value);
+    return { query: query.compile(), mustHit: ids.length, otherwise: 'stale' as const };
+  });
 }
 
 function absentStatement(db: Kysely<Database>, { table, column, id }: Absent): Statement {

@@ -83,7 +83,7 @@ export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Comp
 /** Equal to the value, or to one of a list, or below another column by some room. */
 export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
 
-export type Write = Insert | Patch | Take | Hold | Remove | Absent;
+export type Write = Insert | Patch | Take | Hold | Remove | Absent | Expect;
 
 /** What it means that a guarded write hit fewer rows than it must. */
 export type Refusal = 'stale' | 'full' | 'gone';
@@ -129,6 +129,17 @@ export interface Absent {
   table: 'pod' | 'cluster' | 'host' | 'primary_storage' | 'template' | 'vm' | 'volume';
   column: string;
   id: number;
+}
+
+/**
+ * A row that must be as its author saw it, read without a lock: another may change it until the commit. For facts that
+ * are stale rather than wrong when that happens, where a lock would make a hot row wait.
+ */
+export interface Expect {
+  op: 'expect';
+  table: 'host';
+  id: number;
+  guard: Record<string, unknown>;
 }
 
 export interface Remove {
@@ -188,6 +199,12 @@ export const takeJoin = (tokenId: number): Take => ({
 
 export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
 export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
+export const expect = (table: Expect['table'], id: number, guard: Guard<'host'>): Expect => ({
+  op: 'expect',
+  table,
+  id,
+  guard: guard as Record<string, unknown>,
+});
 export const absent = (table: Absent['table'], column: string, id: number): Absent => ({
   op: 'absent',
   table,

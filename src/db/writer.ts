@@ -125,11 +125,16 @@ export class Writer {
       waiting.resolve({ kind: error.outcome });
     } else if (codeOf(error) === 'ER_DUP_ENTRY') {
       const key = duplicateKeyOf(error);
-      // Row ids are ours alone: one that stands already was written by an earlier try whose COMMIT lost its answer.
-      if (key === 'PRIMARY') {
+      if (key !== 'PRIMARY') waiting.resolve({ kind: 'duplicate', key });
+      else if (waiting.transition.writes.some((w) => w.op === 'patch')) {
+        // Somebody has moved the same thing before: the insert failed before its guard could say so.
+        this.counts.stale++;
+        waiting.resolve({ kind: 'stale' });
+      } else {
+        // Row ids are ours alone: one that stands already was written by an earlier try whose COMMIT lost its answer.
         this.#options.onCommit([waiting.transition]);
         waiting.resolve({ kind: 'written' });
-      } else waiting.resolve({ kind: 'duplicate', key });
+      }
     } else waiting.reject(error);
   }
 

@@ -196,7 +196,7 @@ builder.mutationType({
       resolve: async (_root, { sessionId, vms }, context) => {
         const host = hostOf(context);
         if (!context.sessions.isCurrent(host.id, String(sessionId))) return false;
-        await context.observations.some(host.id, vms.map(observationOf));
+        await context.observations.some(host.id, String(sessionId), vms.map(observationOf));
         return true;
       },
     }),

@@ -61,6 +61,8 @@ class Link {
 
   /** Asks again for a command that was sent before: the host may have lost it, and knows it if it has not. */
   repeat(command: WireCommand): void {
+    // Still waiting to be sent: it would only be sent twice.
+    if (this.#queue.some((waiting) => waiting.commandId === command.commandId)) return;
     this.#sent.delete(command.commandId);
     this.push(command);
   }
@@ -143,7 +145,11 @@ export class HostLinks {
       return batches.return(undefined);
     };
     return {
-      next: () => batches.next(),
+      // A link that ends by itself, because its host does not read, has left no less than one that is ended.
+      next: async () => {
+        const batch = await batches.next();
+        return batch.done ? detach() : batch;
+      },
       return: detach,
       [Symbol.asyncIterator]() {
         return this;

@@ -1,10 +1,10 @@
 import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
 import type { Database } from '../db/tables.ts';
-import { emptyTransition, now, patch, type Transition } from '../db/transition.ts';
+import { emptyTransition, expect, now, patch, type Transition } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
-import type { ObservedVmState } from '../domain/vm-state.ts';
+import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 
 export interface VmObservation {
   vmId: string;
@@ -18,6 +18,7 @@ interface Known {
   uid: Buffer;
   host_id: number | null;
   epoch: number;
+  state: VmState;
   active_job_id: number | null;
   observed_state: ObservedVmState | null;
   observed_epoch: number | null;
@@ -41,7 +42,7 @@ export class Observations {
   }
 
   /** Everything that a host knows of, at the start of a session: what it doesn't name is absent there. */
-  async all(hostId: number, told: VmObservation[]): Promise<void> {
+  async all(hostId: number, sessionId: string, told: VmObservation[]): Promise<void> {
     const expected = await this.#o.db
       .selectFrom('vm')
       .select(COLUMNS)
@@ -59,21 +60,26 @@ export class Observations {
           reason: 'the host does not know it',
         }),
       );
-    await this.some(hostId, [...told, ...absent]);
+    await this.some(hostId, sessionId, [...told, ...absent]);
   }
 
-  async some(hostId: number, told: VmObservation[]): Promise<void> {
+  async some(hostId: number, sessionId: string, told: VmObservation[]): Promise<void> {
     const uids = told.map((o) => decodeIdOf('vm', o.vmId)).filter((uid) => uid !== null);
     if (uids.length === 0) return;
     const rows: Known[] = await this.#o.db.selectFrom('vm').select(COLUMNS).where('uid', 'in', uids).execute();
     const byPublicId = new Map(rows.map((row) => [encodeId('vm', row.uid), row]));
-    const moves = told.flatMap((o) => this.#transition(hostId, o, byPublicId.get(o.vmId)));
+    const moves = told.flatMap((o) => this.#transition(hostId, sessionId, o, byPublicId.get(o.vmId)));
     const outcomes = await Promise.all(moves.map((m) => this.#o.writer.submit(m.transition)));
     const written = moves.filter((_, i) => outcomes[i]!.kind === 'written').map((m) => m.vmId);
     if (written.length > 0) this.#o.changed(written);
   }
 
-  #transition(hostId: number, told: VmObservation, vm: Known | undefined): { vmId: number; transition: Transition }[] {
+  #transition(
+    hostId: number,
+    sessionId: string,
+    told: VmObservation,
+    vm: Known | undefined,
+  ): { vmId: number; transition: Transition }[] {
     const runs = told.state === 'RUNNING' || told.state === 'PAUSED' || told.state === 'STARTING';
     if (!vm || (vm.host_id !== hostId && vm.active_job_id === null)) {
       // Not ours to end: a person must look, for it may be the only copy that runs.
@@ -82,14 +88,17 @@ export class Observations {
       return [];
     }
     if (vm.host_id !== hostId) return [];
-    // While a job is at work, its answer carries the same observation; only an end that nobody asked for is news.
-    if (vm.active_job_id !== null && told.state !== 'CRASHED') return [];
+    // While a job is at work, its answer carries the same observation; only an end that it did not ask for is news.
+    const ended = told.state === 'CRASHED' || (told.state === 'STOPPED' && vm.state !== 'STOPPING');
+    if (vm.active_job_id !== null && !ended) return [];
     if (told.epoch < vm.epoch && vm.active_job_id === null && !runs && told.state !== 'ABSENT') return [];
     if (vm.observed_state === told.state && vm.observed_epoch === told.epoch && vm.observed_host_id === hostId)
       return [];
     const transition: Transition = {
       ...emptyTransition(),
       writes: [
+        // A process that was stopped may still hold what a host told it in a session that is over.
+        expect('host', hostId, { link_session: sessionId }),
         patch(
           'vm',
           vm.id,
@@ -114,6 +123,7 @@ const COLUMNS = [
   'uid',
   'host_id',
   'epoch',
+  'state',
   'active_job_id',
   'observed_state',
   'observed_epoch',

@@ -5,7 +5,7 @@ import type { Ids } from '../db/ids.ts';
 import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
 import type { Database, Host } from '../db/tables.ts';
-import { emptyTransition, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
+import { emptyTransition, hold, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
@@ -87,6 +87,7 @@ export class HostSessions {
     const outcome = await writer.submit({
       ...emptyTransition(),
       writes: [
+        hold('cluster', cluster.id),
         insert('host', {
           id,
           uid,
@@ -102,7 +103,7 @@ export class HostSessions {
       changes: [{ kind: 'host', id }],
       events: [hostEvent(id, 'host.joined', [])],
     });
-    if (outcome.kind === 'full') throw badJoinToken();
+    if (outcome.kind === 'full' || outcome.kind === 'gone') throw badJoinToken();
     if (outcome.kind === 'duplicate') {
       const joined = await this.#joinedUnheard(cluster.id, input.name, credential);
       if (joined) return { hostId: encodeId('host', joined), credential };
@@ -191,7 +192,7 @@ export class HostSessions {
           : [hostEvent(host.id, 'host.link', [{ field: 'linkState', before: row.link_state, after: 'UP' }])],
     });
     this.#byHost.set(host.id, session);
-    await this.#o.observations.all(host.id, facts.vms);
+    await this.#o.observations.all(host.id, session.id, facts.vms);
     return { sessionId: session.id, heartbeatMs: this.heartbeatMs, hostId: encodeId('host', row.uid) };
   }
 
@@ -217,7 +218,12 @@ export class HostSessions {
   /** Cuts the links of hosts that have been silent for too long. */
   expire(): void {
     const before = this.#now() - BEATS_MISSED * this.heartbeatMs;
-    for (const { hostId, beatAt } of this.#byHost.values()) if (beatAt < before) this.#o.links.cut(hostId);
+    for (const { id, hostId, beatAt } of this.#byHost.values()) {
+      if (beatAt >= before) continue;
+      this.#o.links.cut(hostId);
+      // A session whose host never asked for its commands has no link that could end.
+      this.#linkEnded(hostId, id);
+    }
   }
 
   /** From now on links end because this process does: its hosts go to another, and only silence there is news. */

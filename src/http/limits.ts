@@ -73,7 +73,7 @@ export const DEFAULT_LIMITS: Limits = {
   rootFields: 30,
   variableValues: 10_000,
   variableDepth: 20,
-  cost: 10_000,
+  cost: 100_000,
   requestMs: 30_000,
   authenticateMs: 4_000,
   rememberTokenMs: 5_000,

@@ -12,11 +12,11 @@ import { FanOut } from './fan-out.ts';
 import { GraphiqlPage } from './graphiql.ts';
 import { graphqlHandler } from './graphql-http.ts';
 import { sendHealth, sendJson, sendMetrics, sendReadiness } from './health.ts';
-import { type HostContextFor, type HostExtra, hostExtra, hostProtocol } from './host-sockets.ts';
 import { rememberTokens } from './known-tokens.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { edgeMetrics } from './metrics.ts';
 import { isAllowedOrigin } from './origin.ts';
+import { type ProgramContextFor, type ProgramExtra, programExtra, programProtocol } from './program-sockets.ts';
 import type { ToGraphQLError } from './refusal.ts';
 import { requestIdOf } from './request-id.ts';
 import { type Authenticate, Sessions } from './sessions.ts';
@@ -30,14 +30,13 @@ export interface HttpOptions {
   /** The public schema, at `/graphql`. */
   schema: GraphQLSchema;
   costOf: CostOf;
-  /** The schema that hosts speak, at `/hostd`, over WebSocket alone. */
-  hostdSchema: GraphQLSchema;
   toGraphQLError: ToGraphQLError;
   /** Anonymous: the token is not known. Rejecting: it cannot be looked up now. */
   authenticate: Authenticate;
   /** A new one per operation, and per event of a subscription. The signal: nobody waits for it any more. */
   contextFor(actor: Actor, requestId: string, signal: AbortSignal): object;
-  hostdContextFor: HostContextFor;
+  /** What our own programs speak, over WebSocket alone. */
+  programs: Program[];
   /** Why requests should not be sent here; empty: they may. */
   ready(): Promise<string[]>;
   log: Logger;
@@ -48,6 +47,13 @@ export interface HttpOptions {
   origins?: readonly string[];
 }
 
+/** A schema for programs, at a path of its own, for example `/hostd`. */
+export interface Program {
+  path: string;
+  schema: GraphQLSchema;
+  contextFor: ProgramContextFor;
+}
+
 export interface HttpServer {
   /** `http://host:port` */
   url: string;
@@ -56,7 +62,7 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-/** Serves the graph, the hosts' schema, GraphiQL, health and metrics on one port. */
+/** Serves the graph, the schemas of our own programs, GraphiQL, health and metrics on one port. */
 export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const edge = edgeOf(options);
   const fanOut = new FanOut(edge);
@@ -69,14 +75,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
     metrics,
     log,
   });
-  const hosts = new SocketKeeper<HostExtra>({
-    path: '/hostd',
-    maxPayload: limits.hostMessageBytes,
-    protocol: hostProtocol(hostPipeline(options, limits), limits, options.hostdContextFor, log),
-    limits,
-    metrics,
-    log,
-  });
+  const programs = new Map(options.programs.map((program) => [program.path, keeperOf(program, edge, options)]));
 
   const server = createServer({
     requestTimeout: limits.requestMs,
@@ -85,7 +84,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
     keepAliveTimeout: 65_000,
   });
   server.on('request', requestListener(server, edge, options));
-  server.on('upgrade', upgradeListener(edge, clients, hosts));
+  server.on('upgrade', upgradeListener(edge, clients, programs));
   await listen(server, options.host, options.port);
   const { port } = server.address() as AddressInfo;
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
@@ -94,7 +93,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const close = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs);
-    const sockets = Promise.all([clients.close(), hosts.close()]);
+    const sockets = Promise.all([clients, ...programs.values()].map((keeper) => keeper.close()));
     edge.sessions.endAll();
     fanOut.stop();
     await sockets;
@@ -126,15 +125,23 @@ function edgeOf(options: HttpOptions): Edge {
   };
 }
 
-const hostPipeline = ({ hostdSchema, toGraphQLError, log }: HttpOptions, limits: Limits): Pipeline =>
-  new Pipeline({
-    schema: hostdSchema,
+function keeperOf(
+  { path, schema, contextFor }: Program,
+  edge: Edge,
+  { toGraphQLError }: HttpOptions,
+): SocketKeeper<ProgramExtra> {
+  const { limits, metrics, log } = edge;
+  const pipeline = new Pipeline({
+    schema,
     // A host reports everything that it runs in one message.
     limits: { ...limits, variableValues: 1_000_000 },
     costOf: null,
     toGraphQLError,
     log,
   });
+  const protocol = programProtocol(pipeline, limits, contextFor, log);
+  return new SocketKeeper<ProgramExtra>({ path, maxPayload: limits.hostMessageBytes, protocol, limits, metrics, log });
+}
 
 const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/'];
 
@@ -202,19 +209,19 @@ function tell(
 function upgradeListener(
   edge: Edge,
   clients: SocketKeeper<ClientExtra>,
-  hosts: SocketKeeper<HostExtra>,
+  programs: Map<string, SocketKeeper<ProgramExtra>>,
 ): (request: IncomingMessage, transport: Duplex, head: Buffer) => void {
   return (request, transport, head) => {
     const requestId = requestIdOf(request);
     transport.on('error', (error) => edge.log.info({ err: error, requestId }, 'WebSocket transport error'));
     const path = pathOf(request);
-    if (path !== '/graphql' && path !== '/hostd') return refuseUpgrade(transport, '404 Not Found');
+    const program = programs.get(path);
+    const keeper = path === '/graphql' ? clients : program;
+    if (!keeper) return refuseUpgrade(transport, '404 Not Found');
     if (!isAllowedOrigin(request, edge.origins)) return refuseUpgrade(transport, '403 Forbidden');
-    const keeper = path === '/graphql' ? clients : hosts;
     if (keeper.isFull) return refuseUpgrade(transport, '503 Service Unavailable');
-    if (path === '/graphql')
-      clients.accept(request, transport, head, (socket) => clientExtra(socket, request, requestId));
-    else hosts.accept(request, transport, head, (socket) => hostExtra(socket, request, requestId));
+    if (program) program.accept(request, transport, head, (socket) => programExtra(socket, request, requestId));
+    else clients.accept(request, transport, head, (socket) => clientExtra(socket, request, requestId));
   };
 }
 

@@ -133,7 +133,7 @@ export class Engine {
       settle(outcome.kind === 'written');
       if (outcome.kind === 'full') {
         tries++;
-        await this.#o.inventory.refresh();
+        await this.#o.inventory.doubt(transition.writes);
       } else if (outcome.kind !== 'written' || transition.jobs[0]!.state === 'RUNNING') return;
     }
   }

@@ -1,5 +1,5 @@
 import { newUid } from '../db/ids.ts';
-import { emptyTransition, hold, insert, patch, type Write } from '../db/transition.ts';
+import { emptyTransition, hold, insert, patch } from '../db/transition.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
@@ -74,14 +74,14 @@ const ratio = (field: string, before: number, after: number): FieldChange => ({
   after: String(after),
 });
 
-async function recap(context: OpsContext, clusterId: number, vcpu: number, memory: number): Promise<Write[]> {
+async function recap(context: OpsContext, clusterId: number, vcpu: number, memory: number) {
   const hosts = await context.db
     .selectFrom('host')
     .select(['id', 'vcpus_total', 'memory_total_mib'])
     .where('cluster_id', '=', clusterId)
     .where('deleted_at', 'is', null)
     .execute();
-  return hosts.map((host) =>
+  const writes = hosts.map((host) =>
     patch(
       'host',
       host.id,
@@ -92,6 +92,7 @@ async function recap(context: OpsContext, clusterId: number, vcpu: number, memor
       },
     ),
   );
+  return { writes, changes: hosts.map((host) => ({ kind: 'host' as const, id: host.id })) };
 }
 
 export const clusterSwitches = switches('cluster', 'Cluster');

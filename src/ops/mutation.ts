@@ -85,7 +85,7 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
         throw new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'This name is taken.', path: ['name'] });
       case 'full':
       case 'gone':
-        await context.inventory.refresh();
+        await context.inventory.doubt(transition.writes);
         break;
       case 'stale':
         break;

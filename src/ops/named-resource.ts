@@ -1,6 +1,6 @@
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/tables.ts';
-import { type Absent, absent, emptyTransition, now, patch, plus, type Settable, type Write } from '../db/transition.ts';
+import { type Absent, absent, type Change, emptyTransition, now, patch, plus, type Settable, type Write } from '../db/transition.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
@@ -89,7 +89,7 @@ export function changed(
   asker: Asker,
   set: Record<string, unknown>,
   changes: FieldChange[],
-  also: Write[] = [],
+  also: { writes: Write[]; changes: Change[] } = { writes: [], changes: [] },
 ): Decision {
   return {
     kind: 'write',
@@ -102,9 +102,9 @@ export function changed(
           ...set,
           generation: plus(1),
         } as Settable<'zone'>),
-        ...also,
+        ...also.writes,
       ],
-      changes: [{ kind, id: row.id }],
+      changes: [{ kind, id: row.id }, ...also.changes],
       events: [
         {
           type: `${kind}.updated`,
@@ -152,7 +152,7 @@ export async function update<I extends UpdateInput>(
   asker: Asker,
   more: (
     row: NamedRow,
-  ) => Promise<{ set: Record<string, unknown>; changes: FieldChange[]; also?: Write[] }> = async () => ({
+  ) => Promise<{ set: Record<string, unknown>; changes: FieldChange[]; also?: { writes: Write[]; changes: Change[] } }> = async () => ({
     set: {},
     changes: [],
   }),

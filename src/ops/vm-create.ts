@@ -36,16 +36,12 @@ export const createVm = mutation(
       [template, 'template', 'templateId'],
     ] as const)
       mustBeEnabled(row, noun, path);
-    const where = {
-      hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId').id,
-      clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId').id,
-    };
     return planCreate(context, {
       vmId: await context.ids.take(),
       vmUid: newUid(),
       epoch: 1,
       zoneId: zone.id,
-      ...where,
+      ...wantedPlace(inventory, input),
       offering,
       template,
       name: input.name,
@@ -76,8 +72,7 @@ export function createAgain(
     vmUid: vm.uid,
     epoch: vm.epoch + 1,
     zoneId: vm.zone_id,
-    hostId: null,
-    clusterId: null,
+    ...wantedPlace(context.inventory, input),
     offering,
     template,
     name: vm.name,
@@ -90,6 +85,12 @@ export function createAgain(
     parentId: job.id,
   });
 }
+
+/** @throws VirtgraphError NOT_FOUND */
+const wantedPlace = (inventory: Inventory, input: Partial<Inputs['createVm']>) => ({
+  hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId').id,
+  clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId').id,
+});
 
 interface Wish {
   vmId: number;

@@ -295,17 +295,22 @@ export async function startEdge(overrides: Partial<HttpOptions> = {}): Promise<T
     host: '127.0.0.1',
     port: 0,
     schema: testSchema(),
-    costOf: (_schema, _document, _operationName, variables) => (Number(variables['first']) || 0) * 10 + 1,
-    hostdSchema: hostSchema(),
+    costOf: (_schema, _document, _operationName, variables) => (Number(variables['first']) || 0) * 100 + 1,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: async (token) => tokens.get(token ?? '') ?? { kind: 'anonymous' },
     contextFor: (actor, requestId, signal): TestContext => ({ actor, requestId, signal, world }),
-    hostdContextFor: async (params) => {
-      if (params['authorization'] === 'Bearer outage') throw Object.assign(new Error('no database'), { errno: 1 });
-      if (params['authorization'] !== 'Bearer host')
-        throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'Who are you?' });
-      return { name: 'host-1' };
-    },
+    programs: [
+      {
+        path: '/hostd',
+        schema: hostSchema(),
+        contextFor: async (params) => {
+          if (params['authorization'] === 'Bearer outage') throw Object.assign(new Error('no database'), { errno: 1 });
+          if (params['authorization'] !== 'Bearer host')
+            throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'Who are you?' });
+          return { name: 'host-1' };
+        },
+      },
+    ],
     ready: async () => reasons,
     log,
     metrics: registry,

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { type MariaDb, startMariaDb } from '../../setup/mariadb.ts';
-import { endOf, type Estate, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
 
 describe('a database that goes away and comes back', { timeout: 120_000 }, () => {
   let folder: string;
@@ -44,7 +44,10 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     process.kill(server.pid, 'SIGKILL');
     await server.ended;
     const from = performance.now();
-    await assert.rejects(create('while down'), (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true);
+    await assert.rejects(
+      create('while down'),
+      (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true,
+    );
     assert.ok(performance.now() - from < 5_000);
     const ready = await fetch(`${control.url}/readyz`);
     assert.equal(ready.status, 503);
@@ -58,7 +61,8 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     try {
       const asked = [create('while it hangs'), api.request('{ vms { nodes { name } } }')];
       const from = performance.now();
-      for (const answer of asked) await assert.rejects(answer, (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true);
+      for (const answer of asked)
+        await assert.rejects(answer, (error: { codes?: string[] }) => error.codes?.includes('UNAVAILABLE') === true);
       assert.ok(performance.now() - from < 5_000, `${performance.now() - from} ms`);
     } finally {
       process.kill(server.pid, 'SIGCONT');
@@ -71,8 +75,13 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     server = await startMariaDb(folder);
     const { job } = await create('after');
     assert.equal((await endOf(api, job.id)).state, 'SUCCEEDED');
-    const { hosts } = await api.request<{ hosts: { nodes: { linkState: string }[] } }>('{ hosts { nodes { linkState } } }');
-    assert.deepEqual(hosts.nodes.map((host) => host.linkState), ['UP']);
+    const { hosts } = await api.request<{ hosts: { nodes: { linkState: string }[] } }>(
+      '{ hosts { nodes { linkState } } }',
+    );
+    assert.deepEqual(
+      hosts.nodes.map((host) => host.linkState),
+      ['UP'],
+    );
     assert.equal((await fetch(`${control.url}/readyz`)).status, 200);
   });
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { auditCounters } from '../../src/loops/audit.ts';
-import { endOf, type Estate, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
 
 const KILLS = 10;
 
@@ -57,7 +57,10 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
     const { vm, job } = await create('survivor');
     assert.equal((await endOf(api, job.id)).state, 'SUCCEEDED');
     const before = await product.qemus();
-    assert.deepEqual(before.map((q) => q.vmId), [vm.id]);
+    assert.deepEqual(
+      before.map((q) => q.vmId),
+      [vm.id],
+    );
 
     await hostd.end('SIGKILL');
     const killedAt = performance.now();
@@ -75,7 +78,9 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
   it('a QEMU that is killed is seen within 5 s, and its place is free', async () => {
     const [qemu] = await product.qemus();
     const query = 'subscription ($id: ID!) { vmChanged(id: $id) { state stateReason host { id } observed { state } } }';
-    const changes = api.subscribe<{ vmChanged: { state: string; stateReason: string; host: null; observed: { state: string } } }>(query, { id: qemu!.vmId });
+    const changes = api.subscribe<{
+      vmChanged: { state: string; stateReason: string; host: null; observed: { state: string } };
+    }>(query, { id: qemu!.vmId });
     assert.equal((await changes.next()).value!.vmChanged.state, 'RUNNING');
     process.kill(qemu!.pid, 'SIGKILL');
     const killedAt = performance.now();
@@ -96,13 +101,19 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
     for (let i = 0; i < KILLS; i++) {
       creates.push(createThroughKills(`killed-${i}`));
       // Kill while it is somewhere between accepting and the end: as soon as the host has begun a new command.
-      await once(() => product.database.db.selectFrom('job_step').select('job_id').where('state', '=', 'OPEN').limit(1).execute());
+      await once(() =>
+        product.database.db.selectFrom('job_step').select('job_id').where('state', '=', 'OPEN').limit(1).execute(),
+      );
       await control.end('SIGKILL');
       control = await product.control(port);
     }
     const accepted = await Promise.all(creates);
     const ends = await Promise.all(accepted.map(({ job }) => endOf(api, job.id)));
-    assert.deepEqual(ends.map((job) => job.state), ends.map(() => 'SUCCEEDED'), JSON.stringify(ends.map((job) => job.error)));
+    assert.deepEqual(
+      ends.map((job) => job.state),
+      ends.map(() => 'SUCCEEDED'),
+      JSON.stringify(ends.map((job) => job.error)),
+    );
     assert.equal(new Set(accepted.map(({ vm }) => vm.id)).size, KILLS);
     const running = (await product.qemus()).map((q) => q.vmId).sort();
     assert.deepEqual(running, accepted.map(({ vm }) => vm.id).sort(), 'each runs, and once');
@@ -110,7 +121,9 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
     const open = await product.database.db.selectFrom('job_step').select('name').where('state', '=', 'OPEN').execute();
     assert.deepEqual(open, []);
 
-    const destroyed = await Promise.all(accepted.map(({ vm }) => api.mutate<Created>('destroyVm', { id: vm.id }, 'vm { id } job { id }')));
+    const destroyed = await Promise.all(
+      accepted.map(({ vm }) => api.mutate<Created>('destroyVm', { id: vm.id }, 'vm { id } job { id }')),
+    );
     await Promise.all(destroyed.map(({ job }) => endOf(api, job.id)));
     assert.deepEqual(await product.qemus(), []);
   });

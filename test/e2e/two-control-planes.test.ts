@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { auditCounters } from '../../src/loops/audit.ts';
-import { endOf, type Estate, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
 
 interface Created {
   vm: { id: string };
@@ -38,8 +38,24 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     const faults = join(product.folder, 'faults.json');
     await writeFile(faults, JSON.stringify({ startVm: { delayMs: 300 } }));
     const fake = ['--hypervisor', 'fake', '--fake-config', faults];
-    await product.hostd([planes[0]!.url, planes[1]!.url], estate.joinToken, [...fake, '--name', 'a', '--count', '2', '--data', join(product.folder, 'a')]);
-    await product.hostd([planes[1]!.url, planes[0]!.url], estate.joinToken, [...fake, '--name', 'b', '--count', '2', '--data', join(product.folder, 'b')]);
+    await product.hostd([planes[0]!.url, planes[1]!.url], estate.joinToken, [
+      ...fake,
+      '--name',
+      'a',
+      '--count',
+      '2',
+      '--data',
+      join(product.folder, 'a'),
+    ]);
+    await product.hostd([planes[1]!.url, planes[0]!.url], estate.joinToken, [
+      ...fake,
+      '--name',
+      'b',
+      '--count',
+      '2',
+      '--data',
+      join(product.folder, 'b'),
+    ]);
     templateId = await registerTinyLinux(apis[0]!, estate.zoneId);
   });
 
@@ -56,7 +72,10 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     assert.deepEqual(new Set(ends.map((job) => job.state)), new Set(['SUCCEEDED']));
     const query = '{ hosts { nodes { vms(first: 0) { totalCount } } } }';
     const { hosts } = await apis[1]!.request<{ hosts: { nodes: { vms: { totalCount: number } }[] } }>(query);
-    assert.deepEqual(hosts.nodes.map((host) => host.vms.totalCount), [6, 6, 6, 6]);
+    assert.deepEqual(
+      hosts.nodes.map((host) => host.vms.totalCount),
+      [6, 6, 6, 6],
+    );
     assert.deepEqual(await auditCounters(product.database.db), []);
   });
 
@@ -65,7 +84,10 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     for (const api of apis) {
       for (const { id } of vms.nodes.slice(0, 8)) {
         const query = 'query ($id: ID!) { vmScreenshot(id: $id) { mimeType } vm(id: $id) { serialLog } }';
-        const { vmScreenshot, vm } = await api.request<{ vmScreenshot: { mimeType: string }; vm: { serialLog: string } }>(query, { id });
+        const { vmScreenshot, vm } = await api.request<{
+          vmScreenshot: { mimeType: string };
+          vm: { serialLog: string };
+        }>(query, { id });
         assert.equal(vmScreenshot.mimeType, 'image/png');
         assert.match(vm.serialLog, /Linux/);
       }
@@ -88,15 +110,31 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     assert.equal((await endOf(api, job.id)).state, 'SUCCEEDED');
     assert.deepEqual(await rows(), before, 'the finished jobs are as they were');
     assert.deepEqual(await auditCounters(product.database.db), []);
-    assert.equal(await metric(second, 'host_links') + (await metric(first, 'host_links')), 4);
+    assert.equal((await metric(second, 'host_links')) + (await metric(first, 'host_links')), 4);
 
     async function rows() {
       const names = created.map((_, i) => `frozen-${i}`);
       const { db } = product.database;
       const vms = await db.selectFrom('vm').selectAll().where('name', 'in', names).orderBy('id').execute();
       const ids = vms.map((vm) => vm.id);
-      const jobs = await db.selectFrom('job').selectAll().where('target_kind', '=', 'vm').where('target_id', 'in', ids).orderBy('id').execute();
-      const steps = await db.selectFrom('job_step').selectAll().where('job_id', 'in', jobs.map((j) => j.id)).orderBy('job_id').orderBy('seq').execute();
+      const jobs = await db
+        .selectFrom('job')
+        .selectAll()
+        .where('target_kind', '=', 'vm')
+        .where('target_id', 'in', ids)
+        .orderBy('id')
+        .execute();
+      const steps = await db
+        .selectFrom('job_step')
+        .selectAll()
+        .where(
+          'job_id',
+          'in',
+          jobs.map((j) => j.id),
+        )
+        .orderBy('job_id')
+        .orderBy('seq')
+        .execute();
       return { vms, jobs, steps };
     }
   });

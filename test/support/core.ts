@@ -11,7 +11,7 @@ import { auditCounters } from '../../src/loops/audit.ts';
 export const ADMIN: Actor = { kind: 'root-admin', tokenId: 1, name: 'root-admin' };
 
 /** Longer than any job here takes on a busy machine: what ends it is a fault, never the clock. */
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 10_000;
 
 /** A log whose lines a test can read. */
 export function recordingLog(): { log: pino.Logger; lines: Record<string, unknown>[] } {
@@ -72,6 +72,8 @@ export const jobRow = (core: Core, jobId: number): Promise<Job> =>
 export const jobEnded = (core: Core, jobId: number): Promise<Job> =>
   until(core, `the end of job ${jobId}`, async () => {
     const job = await jobRow(core, jobId);
+    if (process.env.DBG)
+      console.error(process.hrtime()[0], job.id, job.kind, job.state, job.step, job.due_at, job.lease_epoch);
     return job.state === 'NEEDS_ATTENTION' || ENDED_JOB_STATES.includes(job.state) ? job : null;
   });
 

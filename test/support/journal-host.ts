@@ -35,6 +35,8 @@ export class JournalHost {
   /** Times that each answer is reported, at the same moment. */
   reports = 1;
   onCancel: (commandId: string) => void = () => undefined;
+  /** The session of the link that was opened last. */
+  sessionId = '';
   #core: Core | undefined;
   #unlink: (() => Promise<unknown>) | undefined;
   readonly #failures: unknown[] = [];
@@ -50,6 +52,7 @@ export class JournalHost {
     const vms = [...this.vms].map(([vmId, { state, epoch }]) => ({ vmId, state, epoch, reason: null }));
     const facts = { hypervisor: 'FAKE' as const, version: '0', capabilities: [], ...ROOM, vms };
     const { sessionId } = await core.sessions.open({ id: this.id }, facts);
+    this.sessionId = sessionId;
     await core.inventory.refresh();
     const batches = core.links.attach(this.id, sessionId);
     this.#unlink = () => batches.return!(undefined);

@@ -9,18 +9,21 @@ import type { Limits } from './limits.ts';
 import { codeOfError, Refusal } from './refusal.ts';
 import { CLOSE, type Extra } from './socket-keeper.ts';
 
-/** A connection to `/hostd`. */
-export interface HostExtra extends Extra {
+/** A connection of one of our own programs: a host daemon, or another control plane. */
+export interface ProgramExtra extends Extra {
   /** The context of everything this connection asks. */
   context?: object;
 }
 
 /**
- * Who the host is, as the context of its operations.
+ * Who the program is, as the context of its operations.
  *
  * @throws VirtgraphError UNAUTHENTICATED: the connection is closed with 4403; any other error: 1013, try again
  */
-export type HostContextFor = (connectionParams: Record<string, unknown>, request: IncomingMessage) => Promise<object>;
+export type ProgramContextFor = (
+  connectionParams: Record<string, unknown>,
+  request: IncomingMessage,
+) => Promise<object>;
 
 interface Arguments extends ExecutionArgs {
   operation: Operation;
@@ -29,13 +32,13 @@ interface Arguments extends ExecutionArgs {
 }
 
 /** graphql-transport-ws for hosts, over their own schema. A host sends the same few documents for ever. */
-export function hostProtocol(
+export function programProtocol(
   pipeline: Pipeline,
   limits: Limits,
-  contextFor: HostContextFor,
+  contextFor: ProgramContextFor,
   log: Logger,
-): Server<HostExtra> {
-  return makeServer<Record<string, unknown>, HostExtra>({
+): Server<ProgramExtra> {
+  return makeServer<Record<string, unknown>, ProgramExtra>({
     connectionInitWaitTimeout: limits.connectionInitMs,
     onConnect: (context) => connect(pipeline, contextFor, context),
     onSubscribe: ({ extra }, _id, payload) => admit(pipeline, extra, payload),
@@ -46,8 +49,8 @@ export function hostProtocol(
 
 async function connect(
   pipeline: Pipeline,
-  contextFor: HostContextFor,
-  { connectionParams, extra }: Context<Record<string, unknown>, HostExtra>,
+  contextFor: ProgramContextFor,
+  { connectionParams, extra }: Context<Record<string, unknown>, ProgramExtra>,
 ): Promise<boolean> {
   try {
     extra.context = await contextFor(connectionParams ?? {}, extra.request);
@@ -60,7 +63,7 @@ async function connect(
   }
 }
 
-function admit(pipeline: Pipeline, { context, requestId }: HostExtra, payload: unknown): Arguments | GraphQLError[] {
+function admit(pipeline: Pipeline, { context, requestId }: ProgramExtra, payload: unknown): Arguments | GraphQLError[] {
   try {
     const operation = pipeline.prepare(readParams(payload));
     const { document, params } = operation;
@@ -94,7 +97,7 @@ async function subscribe(
   });
 }
 
-export const hostExtra = (socket: WebSocket, request: IncomingMessage, requestId: string): HostExtra => ({
+export const programExtra = (socket: WebSocket, request: IncomingMessage, requestId: string): ProgramExtra => ({
   socket,
   request,
   requestId,

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import type { Core } from '../../src/core.ts';
+import { encodeId } from '../../src/domain/ids.ts';
+import { ADMIN, assertClean, follow, jobEnded, openCore } from '../support/core.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { JournalHost } from '../support/journal-host.ts';
+import { insertWorld } from '../support/world.ts';
+import { createInput } from './cases.ts';
+
+const HOSTS = 3;
+const ROOM = 50;
+const CREATES = 200;
+
+describe('more creates at once than there is room for', () => {
+  let database: TestDatabase;
+  const cores: Core[] = [];
+  const hosts: JournalHost[] = [];
+  before(async () => {
+    database = await freshDatabase();
+  });
+  after(async () => {
+    for (const host of hosts) await host.close();
+    for (const core of cores) await core.close();
+    await database.close();
+  });
+
+  it('exactly as many as fit run, the others are told what each host lacks, and every counter is exact', async () => {
+    const world = await insertWorld(database.db, { hosts: HOSTS });
+    cores.push(await openCore(database.url), await openCore(database.url));
+    follow(cores[0]!, cores[1]!);
+    for (const [i, { id }] of world.hosts.entries()) {
+      const host = new JournalHost(id);
+      hosts.push(host);
+      await host.link(cores[i % 2]!);
+    }
+    await database.db.updateTable('host').set({ vcpus_cap: ROOM, vcpus_total: ROOM }).execute();
+    for (const core of cores) await core.inventory.load();
+
+    const payloads = await Promise.all(
+      Array.from({ length: CREATES }, (_, n) => cores[n % 2]!.ops.createVm(ADMIN, createInput({ world }))),
+    );
+    const accepted = payloads.filter((p) => p.errors.length === 0);
+    const refused = payloads.filter((p) => p.errors.length > 0);
+    assert.deepEqual([accepted.length, refused.length], [HOSTS * ROOM, CREATES - HOSTS * ROOM]);
+    for (const { id, jobId, errors } of refused) {
+      assert.deepEqual([id, jobId, errors.length, errors[0]!.code], [null, null, 1, 'INSUFFICIENT_CAPACITY']);
+      assert.deepEqual(
+        errors[0]!.rejections!.map((r) => [r.hostId, r.rule, r.required, r.available]),
+        world.hosts.map((host) => [host.id, 'VCPUS', 1, 0]),
+      );
+    }
+    const jobs = await Promise.all(accepted.map((p) => jobEnded(cores[0]!, p.jobId!)));
+    assert.deepEqual([...new Set(jobs.map((j) => j.state))], ['SUCCEEDED']);
+    for (const host of hosts) await host.settled();
+
+    const rows = await database.db.selectFrom('host').select(['vcpus_used', 'memory_used_mib']).execute();
+    assert.deepEqual(rows, Array(HOSTS).fill({ vcpus_used: ROOM, memory_used_mib: ROOM * 128 }));
+    const vms = await database.db.selectFrom('vm').select(['uid', 'state', 'host_id']).execute();
+    assert.equal(vms.length, HOSTS * ROOM);
+    for (const vm of vms) {
+      const host = hosts.find((h) => h.id === vm.host_id)!;
+      assert.deepEqual([vm.state, host.vms.get(encodeId('vm', vm.uid))?.state], ['RUNNING', 'RUNNING']);
+    }
+    await assertClean(cores[0]!);
+  });
+});
