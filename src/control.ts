@@ -34,6 +34,8 @@ export interface ControlOptions {
   feedMs?: number;
   /** Web origins that may ask beside our own. */
   origins?: string[];
+  /** URL at which other control planes reach this one; default: where it listens. */
+  advertise?: string;
 }
 
 export interface Control {
@@ -89,7 +91,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     db: core.db,
     writer: core.writer,
     processId: core.processId,
-    url: http.url,
+    url: options.advertise ?? http.url,
     peerSecret,
     log,
   });
@@ -119,7 +121,7 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   loops.every('heartbeats', 2_000, async () => core.sessions.expire());
   loops.every('inventory', 30_000, () => core.inventory.load());
   loops.every('reconcile', 30_000, () => core.reconciler.settle(null));
-  loops.every('usage', 30_000, () => core.usage.flush());
+  loops.every('usage', 15_000, () => core.usage.flush());
   loops.every('retention', 60_000, () => retention.round());
   loops.every('audit', HOUR, async () => {
     const drift = await auditCounters(core.patientDb);

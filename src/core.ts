@@ -123,9 +123,17 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     const hosts = changes.filter((c) => c.kind === 'command').map((c) => c.id);
     if (hosts.length > 0)
       void links.sendOpen(hosts).catch(logged('open commands could not be read; they are asked for again'));
+    const changedHosts = changes.filter((c) => c.kind === 'host' && links.has(c.id)).map((c) => c.id);
+    if (changedHosts.length > 0) void cutDeleted(changedHosts);
     // Guards of jobs that others have moved would refuse what is remembered here: it is read anew.
     if (from === 'others') engine.forget(changes);
   });
+
+  /** A host that was deleted has no credential any more; its link must not outlive it. */
+  async function cutDeleted(hostIds: number[]): Promise<void> {
+    await inventory.refresh();
+    for (const id of hostIds) if (!inventory.get('host', id) && inventory.isFresh) links.cut(id);
+  }
 
   return {
     processId,

@@ -5,11 +5,12 @@ import pino from 'pino';
 import { startControl } from './control.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
-const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …]
+const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
 
-  --port    port to listen on (default 4000; 0: any that is free)
-  --host    address to listen on (default 127.0.0.1)
-  --origin  a web origin that may ask beside our own; may be repeated
+  --port       port to listen on (default 4000; 0: any that is free)
+  --host       address to listen on (default 127.0.0.1)
+  --origin     a web origin that may ask beside our own; may be repeated
+  --advertise  URL at which other control planes reach this one (default: where it listens)
 
 Environment
   DATABASE_URL    mysql://user:password@host:port/database, or …?socket=/path (required)
@@ -29,6 +30,7 @@ function readArguments() {
         port: { type: 'string', default: '4000' },
         host: { type: 'string', default: '127.0.0.1' },
         origin: { type: 'string', multiple: true, default: [] },
+        advertise: { type: 'string' },
         help: { type: 'boolean', default: false },
       },
     }).values;
@@ -46,6 +48,7 @@ const port = Number(values.port);
 if (!Number.isInteger(port) || port < 0 || port > 65_535)
   fail(`--port takes a number up to 65535, not ${values.port}.`);
 const { DATABASE_URL: databaseUrl, VIRTGRAPH_DATA = '.virtgraph', LOG_LEVEL = 'info' } = process.env;
+if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
 if (!databaseUrl) fail('DATABASE_URL is not set.');
 if (!URL.canParse(databaseUrl)) fail('DATABASE_URL is not a URL.');
 
@@ -59,6 +62,7 @@ const control = await startControl({
   adminTokenPath: join(dataPath, 'admin-token'),
   log,
   origins: values.origin,
+  ...(values.advertise === undefined ? {} : { advertise: values.advertise }),
 }).catch((error: unknown) => {
   log.fatal({ err: error }, 'the control plane could not start');
   process.exit(1);

@@ -222,6 +222,14 @@ CREATE TABLE IF NOT EXISTS reservation (
   KEY reservation_by_host (host_id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- The newest load that a host told.
+CREATE TABLE IF NOT EXISTS host_usage (
+  host_id          BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+  sampled_at       DATETIME(6)     NOT NULL,
+  cpu_load         DOUBLE          NOT NULL,           -- busy share of all CPUs, 0 to 1
+  memory_used_mib  INT UNSIGNED    NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- The newest counters that a host sent of a VM.
 CREATE TABLE IF NOT EXISTS vm_usage (
   vm_id            BIGINT UNSIGNED NOT NULL PRIMARY KEY,

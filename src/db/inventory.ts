@@ -111,6 +111,18 @@ export class Inventory {
     return this.refresh();
   }
 
+  /** Reads all room anew: nobody is refused for what this process only believes. */
+  recount(): Promise<void> {
+    const owners = ['host', 'primary_storage'] as const;
+    this.changed(owners.flatMap((kind) => [...this.all(kind)].map(({ id }) => ({ kind, id }))));
+    return this.refresh();
+  }
+
+  /** Nothing that was told waits to be read: what is not here does not exist. */
+  get isFresh(): boolean {
+    return this.#stale.size === 0;
+  }
+
   /** Resolves when all changes that were told so far are read. A failed read is tried again with the next. */
   refresh(): Promise<void> {
     this.#refreshing ??= this.#readStale().finally(() => {

@@ -150,6 +150,13 @@ export interface ReservationTable {
   memory_mib: number;
 }
 
+export interface HostUsageTable {
+  host_id: number;
+  sampled_at: Date;
+  cpu_load: number;
+  memory_used_mib: number;
+}
+
 export interface VmUsageTable {
   vm_id: number;
   sampled_at: Date;
@@ -302,6 +309,7 @@ export interface Database {
   template_copy: TemplateCopyTable;
   vm: VmTable;
   reservation: ReservationTable;
+  host_usage: HostUsageTable;
   vm_usage: VmUsageTable;
   volume: VolumeTable;
   job: JobTable;
@@ -322,6 +330,7 @@ export type PrimaryStorage = Selectable<PrimaryStorageTable>;
 export type Offering = Selectable<OfferingTable>;
 export type Template = Selectable<TemplateTable>;
 export type Vm = Selectable<VmTable>;
+export type HostUsage = Selectable<HostUsageTable>;
 export type VmUsage = Selectable<VmUsageTable>;
 export type Volume = Selectable<VolumeTable>;
 export type Job = Selectable<JobTable>;

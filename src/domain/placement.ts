@@ -124,10 +124,12 @@ const RULES: Record<PlacementRule, Rule> = {
 };
 const ORDER = Object.entries(RULES) as [PlacementRule, Rule][];
 
-function short(required: number, available: number, cap: number, what: string, unit: string): Refusal {
+/** Below zero, where a cap was lowered or others are about to take more than there is, nothing is free. */
+function short(required: number, free: number, cap: number, what: string, unit: string): Refusal {
+  const available = Math.max(free, 0);
   const missing = required - available;
   return {
-    message: `Not enough ${what}: ${required}${unit} needed, ${Math.max(available, 0)}${unit} of ${cap}${unit} free, ${missing}${unit} missing.`,
+    message: `Not enough ${what}: ${required}${unit} needed, ${available}${unit} of ${cap}${unit} free, ${missing}${unit} missing.`,
     required,
     available,
     unit: unit.trim() || what,

@@ -1,8 +1,9 @@
+import type { HostUsage } from '../db/tables.ts';
 import { HOST_LINK_STATES, type HostLinkState } from '../domain/host-state.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
-import type { JoinTokenPayload } from './context.ts';
+import type { GraphContext, JoinTokenPayload } from './context.ts';
 import { loadersOf } from './loaders.ts';
 import { answer, errorsField, inputOf, mutation, updateInput, wantedMutations } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
@@ -21,6 +22,15 @@ const HostLinkStateRef = builder.enumType('HostLinkState', {
   values: Object.fromEntries(
     HOST_LINK_STATES.map((state) => [state, { description: LINK_DESCRIPTIONS[state] }]),
   ) as Record<HostLinkState, { description: string }>,
+});
+
+const HostUsageRef = builder.objectRef<HostUsage>('HostUsage').implement({
+  description: 'How busy a host is, as it told last.',
+  fields: (t) => ({
+    sampledAt: t.expose('sampled_at', { type: 'DateTime', description: 'When it told.' }),
+    cpuLoad: t.exposeFloat('cpu_load', { description: 'Busy share of all its CPUs, 0 to 1.' }),
+    memoryUsedMib: t.exposeInt('memory_used_mib', { description: 'Memory in use by everything on it, in MiB.' }),
+  }),
 });
 
 HostRef.implement({
@@ -52,6 +62,13 @@ HostRef.implement({
     hypervisor: t.exposeString('hypervisor', {
       nullable: true,
       description: 'What runs its VMs: `kvm`, `tcg` or `fake`; null until it has told.',
+    }),
+    usage: t.field({
+      type: HostUsageRef,
+      nullable: true,
+      description: 'How busy it is; null until it has told.',
+      resolve: (host, _args, context) =>
+        loadersOf(context).below('host.usage', host.id, (ids) => readUsage(context, ids)),
     }),
     hostdVersion: t.exposeString('hostd_version', {
       nullable: true,
@@ -163,3 +180,9 @@ builder.mutationField('createHostJoinToken', (t) =>
       ),
   }),
 );
+
+async function readUsage(context: GraphContext, ids: readonly number[]): Promise<(HostUsage | null)[]> {
+  const rows = await context.db.selectFrom('host_usage').selectAll().where('host_id', 'in', ids).execute();
+  const usage = new Map(rows.map((row) => [row.host_id, row]));
+  return ids.map((id) => usage.get(id) ?? null);
+}

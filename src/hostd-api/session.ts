@@ -160,6 +160,7 @@ builder.mutationType({
         context.sessions.heartbeat(
           hostOf(context).id,
           String(input.sessionId),
+          { cpuLoad: Math.min(1, Math.max(0, input.cpuLoad)), memoryUsedMib: input.memoryUsedMib },
           input.vms.map((vm) => ({
             ...vm,
             vmId: String(vm.vmId),

@@ -11,7 +11,7 @@ import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
 import type { HostLinks } from './links.ts';
 import type { Observations, VmObservation } from './observations.ts';
-import type { UsageBoard, VmUsageReport } from './usage.ts';
+import type { HostLoad, UsageBoard, VmUsageReport } from './usage.ts';
 
 export interface HostFacts {
   hypervisor: 'KVM' | 'TCG' | 'FAKE';
@@ -202,11 +202,11 @@ export class HostSessions {
   }
 
   /** Costs no write: only silence is worth one. */
-  heartbeat(hostId: number, sessionId: string, vms: VmUsageReport[]): boolean {
+  heartbeat(hostId: number, sessionId: string, load: HostLoad, vms: VmUsageReport[]): boolean {
     const session = this.#byHost.get(hostId);
     if (session?.id !== sessionId) return false;
     session.beatAt = this.#now();
-    this.#o.usage.report(hostId, vms);
+    this.#o.usage.report(hostId, load, vms);
     return true;
   }
 

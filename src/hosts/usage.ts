@@ -2,6 +2,12 @@ import { type Kysely, sql } from 'kysely';
 import type { Database } from '../db/tables.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 
+export interface HostLoad {
+  /** Busy share of all CPUs, 0 to 1. */
+  cpuLoad: number;
+  memoryUsedMib: number;
+}
+
 /** Counters of one VM since its QEMU started. */
 export interface VmUsageReport {
   vmId: string;
@@ -20,26 +26,56 @@ interface Sample extends VmUsageReport {
 
 const ROWS_AT_ONCE = 1_000;
 
-/** The newest counters that hosts sent: kept in memory, written for all VMs together now and then. */
+/** A load is news when it differs by so much from what was written, or that is so old. */
+const NEWS = { cpuLoad: 0.05, memoryShare: 0.01, ageMs: 300_000 };
+
+interface WrittenLoad extends HostLoad {
+  sampledAt: Date;
+}
+
+/** The newest load and counters that hosts sent: kept in memory, written for all together now and then. */
 export class UsageBoard {
   readonly #db: Kysely<Database>;
   #unwritten = new Map<string, Sample>();
+  #loads = new Map<number, WrittenLoad>();
+  readonly #written = new Map<number, WrittenLoad>();
 
   constructor(db: Kysely<Database>) {
     this.#db = db;
   }
 
-  report(hostId: number, vms: VmUsageReport[]): void {
+  report(hostId: number, load: HostLoad, vms: VmUsageReport[]): void {
     const sampledAt = new Date();
+    const told = { ...load, sampledAt };
+    if (isNews(told, this.#written.get(hostId))) this.#loads.set(hostId, told);
     for (const vm of vms) this.#unwritten.set(vm.vmId, { ...vm, hostId, sampledAt });
   }
 
   /** Counters of VMs that the host they came from does not have are dropped: a host speaks for its own alone. */
   async flush(): Promise<void> {
+    await this.#writeLoads();
     const samples = [...this.#unwritten.values()];
     this.#unwritten = new Map();
     for (let from = 0; from < samples.length; from += ROWS_AT_ONCE)
       await this.#write(samples.slice(from, from + ROWS_AT_ONCE));
+  }
+
+  async #writeLoads(): Promise<void> {
+    const loads = this.#loads;
+    this.#loads = new Map();
+    if (loads.size === 0) return;
+    const rows = [...loads].map(([hostId, load]) => ({
+      host_id: hostId,
+      sampled_at: load.sampledAt,
+      cpu_load: load.cpuLoad,
+      memory_used_mib: load.memoryUsedMib,
+    }));
+    await this.#db
+      .insertInto('host_usage')
+      .values(rows)
+      .onDuplicateKeyUpdate(newValues(rows[0]!, 'host_id') as never)
+      .execute();
+    for (const [hostId, load] of loads) this.#written.set(hostId, load);
   }
 
   async #write(samples: Sample[]): Promise<void> {
@@ -56,16 +92,27 @@ export class UsageBoard {
       return vm.host_id === sample.hostId ? [rowOf(vm.id, sample)] : [];
     });
     if (rows.length === 0) return;
-    const columns = Object.keys(rows[0]!).filter((column) => column !== 'vm_id');
     await this.#db
       .insertInto('vm_usage')
       .values(rows)
-      .onDuplicateKeyUpdate(
-        Object.fromEntries(columns.map((column) => [column, sql`VALUES(${sql.ref(column)})`])) as never,
-      )
+      .onDuplicateKeyUpdate(newValues(rows[0]!, 'vm_id') as never)
       .execute();
   }
 }
+
+/** Every column but the key takes the value that was to be inserted. */
+const newValues = (row: object, key: string) =>
+  Object.fromEntries(
+    Object.keys(row)
+      .filter((column) => column !== key)
+      .map((column) => [column, sql`VALUES(${sql.ref(column)})`]),
+  );
+
+const isNews = (told: WrittenLoad, written: WrittenLoad | undefined): boolean =>
+  written === undefined ||
+  Math.abs(told.cpuLoad - written.cpuLoad) >= NEWS.cpuLoad ||
+  Math.abs(told.memoryUsedMib - written.memoryUsedMib) >= NEWS.memoryShare * written.memoryUsedMib ||
+  told.sampledAt.getTime() - written.sampledAt.getTime() >= NEWS.ageMs;
 
 const rowOf = (vmId: number, sample: Sample) => ({
   vm_id: vmId,

@@ -120,7 +120,8 @@ export function moveVm(
 }
 
 export const vmEvent = (id: number, job: JobIdentity, from: VmState | null, to: VmState, reason: string | null) => ({
-  type: from === null ? 'vm.created' : 'vm.state',
+  // Only a reset leaves the state as it was.
+  type: from === null ? 'vm.created' : from === to ? 'vm.reset' : 'vm.state',
   subject: { kind: 'vm' as const, id },
   jobId: job.id,
   actor: job.actor,

@@ -98,7 +98,12 @@ export const createVm: Workflow<VmCreateContext> = {
     },
     ...(c.start
       ? [
-          { name: 'startVm', weight: 30, command: startCommand(c), undo: [stopCommand(c, FORCE), removeCommand(c)] },
+          {
+            name: 'startVm',
+            weight: 30,
+            command: startCommand({ ...c, volumes: [c.volume] }),
+            undo: [stopCommand(c, FORCE), removeCommand(c)],
+          },
           { name: 'verify', weight: 0 },
         ]
       : []),

@@ -125,7 +125,7 @@ async function planStart(
   go: (context: VmContext, settle: (taken: boolean) => void) => VmPlan,
 ): Promise<VmPlan> {
   const volumes = await volumesOf(deps, vm);
-  const candidate = placeOrRefuse(deps.inventory, {
+  const { hostId, settle } = await placeOrRefuse(deps.inventory, {
     zoneId: vm.zone_id,
     clusterId: request.clusterId ?? null,
     hostId: request.hostId ?? null,
@@ -134,27 +134,32 @@ async function planStart(
     diskBytes: 0,
     storageClusterId: volumes.length > 0 ? vm.cluster_id : null,
   });
-  const settle = deps.inventory.reserve(
-    { host: candidate.hostId, storage: null },
-    { vcpus: vm.vcpus, memoryMib: vm.memory_mib, bytes: 0 },
-  );
-  return go(
-    { ...base, vm: { ...base.vm, epoch: vm.epoch + 1 }, hostId: candidate.hostId, reserved: true, volumes },
-    settle,
-  );
+  return go({ ...base, vm: { ...base.vm, epoch: vm.epoch + 1 }, hostId, reserved: true, volumes }, settle);
 }
 
 /**
- * The best place for a VM.
+ * The best place for a VM, with its room held from the moment of the choice on, so that the next choice sees it taken.
+ * Call `settle` once the transaction that takes the room has ended.
  *
  * @throws VirtgraphError INSUFFICIENT_CAPACITY with every host's reason and numbers
  */
-export function placeOrRefuse(
+export async function placeOrRefuse(
   inventory: Inventory,
   request: PlacementRequest,
-): { hostId: number; storageId: number | null } {
-  const candidate = best(inventory.placementHosts(), inventory.placementStorages(), request);
-  if (candidate) return candidate;
+): Promise<{ hostId: number; storageId: number | null; settle: (taken: boolean) => void }> {
+  const { vcpus, memoryMib, diskBytes } = request;
+  const choose = () => {
+    const found = best(inventory.placementHosts(), inventory.placementStorages(), request);
+    if (!found) return null;
+    const { hostId, storageId } = found;
+    const settle = inventory.reserve({ host: hostId, storage: storageId }, { vcpus, memoryMib, bytes: diskBytes });
+    return { hostId, storageId, settle };
+  };
+  const believed = choose();
+  if (believed) return believed;
+  await inventory.recount();
+  const counted = choose();
+  if (counted) return counted;
   const { rejections } = evaluate(inventory.placementHosts(), inventory.placementStorages(), request);
   const here = rejections.filter((r) => r.rule !== 'ZONE');
   throw new VirtgraphError({

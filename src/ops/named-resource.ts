@@ -1,6 +1,16 @@
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/tables.ts';
-import { type Absent, absent, type Change, emptyTransition, now, patch, plus, type Settable, type Write } from '../db/transition.ts';
+import {
+  type Absent,
+  absent,
+  type Change,
+  emptyTransition,
+  now,
+  patch,
+  plus,
+  type Settable,
+  type Write,
+} from '../db/transition.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
@@ -152,7 +162,11 @@ export async function update<I extends UpdateInput>(
   asker: Asker,
   more: (
     row: NamedRow,
-  ) => Promise<{ set: Record<string, unknown>; changes: FieldChange[]; also?: { writes: Write[]; changes: Change[] } }> = async () => ({
+  ) => Promise<{
+    set: Record<string, unknown>;
+    changes: FieldChange[];
+    also?: { writes: Write[]; changes: Change[] };
+  }> = async () => ({
     set: {},
     changes: [],
   }),

@@ -117,7 +117,9 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   const bytes = rootBytes(offering, template);
   // A VM that is not started takes room for its disk alone.
   const room = wish.start ? { vcpus: offering.vcpus, memoryMib: offering.memory_mib } : { vcpus: 0, memoryMib: 0 };
-  const { hostId, storageId } = placeOrRefuse(inventory, {
+  const [volumeId, jobId] = [await ids.take(), await ids.take()];
+  // Last of what is awaited: from here on the room is held.
+  const { hostId, storageId, settle } = await placeOrRefuse(inventory, {
     zoneId: wish.zoneId,
     clusterId: wish.clusterId,
     hostId: wish.hostId,
@@ -129,7 +131,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   const storage = inventory.get('primary_storage', storageId!)!;
   const volumeUid = newUid();
   const volume = {
-    id: await ids.take(),
+    id: volumeId,
     uidHex: volumeUid.toString('hex'),
     publicId: encodeId('volume', volumeUid),
     storageId: storage.id,
@@ -138,7 +140,6 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
     sizeBytes: bytes,
     name: `${[...wish.name].slice(0, 240).join('')} root`,
   };
-  const jobId = await ids.take();
   const createContext: VmCreateContext = {
     vm: {
       id: wish.vmId,
@@ -163,7 +164,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
         }
       : null,
     volume,
-    volumes: [volume],
+    volumes: [],
     template: {
       id: template.id,
       publicId: encodeId('template', template.uid),
@@ -189,7 +190,6 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
     holdEnabled('offering', offering.id),
     holdEnabled('template', template.id),
   ];
-  const settle = inventory.reserve({ host: hostId, storage: storage.id }, { ...room, bytes });
   return {
     kind: 'write',
     id: wish.vmId,

@@ -14,6 +14,7 @@ const CREATES = 200;
 
 describe('more creates at once than there is room for', () => {
   let database: TestDatabase;
+  let unfollow: () => Promise<void>;
   const cores: Core[] = [];
   const hosts: JournalHost[] = [];
   before(async () => {
@@ -21,6 +22,7 @@ describe('more creates at once than there is room for', () => {
   });
   after(async () => {
     for (const host of hosts) await host.close();
+    await unfollow();
     for (const core of cores) await core.close();
     await database.close();
   });
@@ -28,7 +30,7 @@ describe('more creates at once than there is room for', () => {
   it('exactly as many as fit run, the others are told what each host lacks, and every counter is exact', async () => {
     const world = await insertWorld(database.db, { hosts: HOSTS });
     cores.push(await openCore(database.url), await openCore(database.url));
-    follow(cores[0]!, cores[1]!);
+    unfollow = follow(cores[0]!, cores[1]!);
     for (const [i, { id }] of world.hosts.entries()) {
       const host = new JournalHost(id);
       hosts.push(host);

@@ -36,7 +36,7 @@ describe('workflows, a cancel at each step', () => {
     const subject = await c.prepare(bench);
     const atStep = Promise.withResolvers<void>();
     const verdict = Promise.withResolvers<Verdict>();
-    host.script = async (command) => {
+    host.script = async (command): Promise<Verdict> => {
       const open = (await stepsOf(core, Number.parseInt(command.commandId, 10))).at(-1)!;
       if (open.name !== step || open.direction === 'UNDO') return 'works';
       atStep.resolve();
@@ -64,7 +64,7 @@ describe('workflows, a cancel at each step', () => {
         const subject = await c.prepare(bench);
         const atStep = Promise.withResolvers<void>();
         const cancelled = Promise.withResolvers<void>();
-        host.script = async (command) => {
+        host.script = async (command): Promise<Verdict> => {
           if ((await stepsOf(core, Number.parseInt(command.commandId, 10))).at(-1)!.name === step) {
             atStep.resolve();
             await cancelled.promise;
@@ -114,7 +114,7 @@ describe('workflows, a cancel at each step', () => {
     const subject = await start.prepare(bench);
     const undoing = Promise.withResolvers<void>();
     const asked = Promise.withResolvers<void>();
-    host.script = async (command) => {
+    host.script = async (command): Promise<Verdict> => {
       if (command.__typename === 'StartVmCommand') return fails('QEMU_FAILED');
       undoing.resolve();
       await asked.promise;
@@ -146,7 +146,7 @@ describe('workflows, a cancel at each step', () => {
     accepted(await cancel(core, jobId));
     const heard = Promise.withResolvers<void>();
     host.onCancel = () => heard.resolve();
-    host.script = async (command) => {
+    host.script = async (command): Promise<Verdict> => {
       if (command.__typename !== 'StartVmCommand') return 'works';
       await heard.promise;
       return fails('CANCELLED');

@@ -10,12 +10,14 @@ const REPEATS = 50;
 describe('one idempotency key', () => {
   let bench: Bench;
   let other: Core;
+  let unfollow: () => Promise<void>;
   before(async () => {
     bench = await openBench();
     other = await openCore(bench.database.url);
-    follow(bench.core, other);
+    unfollow = follow(bench.core, other);
   });
   after(async () => {
+    await unfollow();
     await other.close();
     await bench.close();
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { ADMIN, assertClean, jobEnded, jobRow, makeDue, publicJobId } from '../support/core.ts';
-import { fails } from '../support/journal-host.ts';
+import { fails, type Verdict } from '../support/journal-host.ts';
 import { insertOffering } from '../support/world.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import { accepted, assertHostAgrees, type Bench, createInput, openBench, vmRow } from './cases.ts';
@@ -28,7 +28,7 @@ describe('the queue of a VM', () => {
   function holdFirst(): { held: Promise<void>; letGo: () => void } {
     const held = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();
-    bench.host.script = async () => {
+    bench.host.script = async (): Promise<Verdict> => {
       held.resolve();
       await gate.promise;
       return 'works';

@@ -37,17 +37,29 @@ export function freeze(core: Core): () => void {
   };
 }
 
-/** Lets each of two cores hear of the other's commits as soon as they are told, instead of by a poll. */
-export function follow(a: Core, b: Core): void {
+/**
+ * Lets each of two cores hear of the other's commits as soon as they are told, instead of by a poll.
+ *
+ * @returns a function that ends it
+ */
+export function follow(a: Core, b: Core): () => Promise<void> {
+  const ends: (() => Promise<void>)[] = [];
   for (const [from, to] of [
     [a, b],
     [b, a],
   ] as const) {
     let reading: Promise<void> = Promise.resolve();
-    from.feed.listen((_changes, origin) => {
+    const stop = from.feed.listen((_changes, origin) => {
       if (origin === 'self') reading = reading.then(() => to.feed.tail());
     });
+    ends.push(() => {
+      stop();
+      return reading;
+    });
   }
+  return async () => {
+    for (const end of ends) await end();
+  };
 }
 
 /** Resolves with what `look` finds, which is asked again after each commit of this core. */
@@ -72,8 +84,6 @@ export const jobRow = (core: Core, jobId: number): Promise<Job> =>
 export const jobEnded = (core: Core, jobId: number): Promise<Job> =>
   until(core, `the end of job ${jobId}`, async () => {
     const job = await jobRow(core, jobId);
-    if (process.env.DBG)
-      console.error(process.hrtime()[0], job.id, job.kind, job.state, job.step, job.due_at, job.lease_epoch);
     return job.state === 'NEEDS_ATTENTION' || ENDED_JOB_STATES.includes(job.state) ? job : null;
   });
 
