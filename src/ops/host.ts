@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { emptyTransition, hold, insert } from '../db/transition.ts';
 import type { Actor } from '../domain/authorize.ts';
+import type { UserErrorData } from '../domain/errors.ts';
 import type { OpsContext, Payload } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
@@ -14,10 +15,14 @@ export interface JoinTokenPayload extends Payload {
   expiresAt: Date | null;
 }
 
-/** A secret with which so many hosts may join a cluster until it expires. It has no idempotency: each call makes one. */
+/**
+ * A secret with which so many hosts may join a cluster until it expires. Repeated with its key it makes no second one, and
+ * cannot tell the first again: only its hash is kept.
+ */
 export async function createHostJoinToken(context: OpsContext, actor: Actor, raw: unknown): Promise<JoinTokenPayload> {
   const token = randomBytes(32).toString('base64url');
   let expiresAt: Date | null = null;
+  let made = false;
   const make = mutation(
     'createHostJoinToken',
     { verb: 'create', kind: 'host' },
@@ -30,6 +35,9 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
         kind: 'write',
         id: cluster.id,
         jobId: null,
+        settle: (written) => {
+          made = written;
+        },
         transition: {
           ...emptyTransition(),
           writes: [
@@ -56,10 +64,17 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
       };
     },
   );
-  const { idempotencyKey: _, ...input } = (raw ?? {}) as Record<string, unknown>;
-  const payload = await make(context, actor, input);
-  return payload.errors.length > 0 ? { ...payload, token: null, expiresAt: null } : { ...payload, token, expiresAt };
+  const payload = await make(context, actor, raw);
+  if (made) return { ...payload, token, expiresAt };
+  const errors = payload.errors.length > 0 ? payload.errors : [TOLD_BEFORE];
+  return { id: null, jobId: null, errors, token: null, expiresAt: null };
 }
+
+const TOLD_BEFORE: UserErrorData = {
+  code: 'ALREADY_EXISTS',
+  message: 'This key has made a token already, and it was shown then. Use another key for another token.',
+  path: ['idempotencyKey'],
+};
 
 export const updateHost = mutation(
   'updateHost',
