@@ -27,11 +27,14 @@ const OUTAGE = new Set([
 ]);
 
 export const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? '';
-export const isConnectionLost = (error: unknown): boolean => CONNECTION_LOST.has(codeOf(error));
+/** What the driver says of a connection that had ended before it was used: it gives no code. */
+const hadEnded = (error: unknown): boolean =>
+  codeOf(error) === '' && (error as { fatal?: boolean } | null)?.fatal === true;
+export const isConnectionLost = (error: unknown): boolean => CONNECTION_LOST.has(codeOf(error)) || hadEnded(error);
 export const isTimeout = (error: unknown): boolean => codeOf(error) === STATEMENT_TIMEOUT;
 export const isRetryable = (error: unknown): boolean => isConnectionLost(error) || CONTENTION.has(codeOf(error));
 /** Whether the error came from a driver that could not reach or use the database. */
-export const isOutage = (error: unknown): boolean => OUTAGE.has(codeOf(error));
+export const isOutage = (error: unknown): boolean => OUTAGE.has(codeOf(error)) || hadEnded(error);
 
 export const unavailable = (cause: unknown): VirtgraphError =>
   new VirtgraphError(

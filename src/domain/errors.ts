@@ -1,40 +1,162 @@
 import type { PlacementRejection } from './placement.ts';
 
-/**
- * The closed vocabulary of errors. Each row: whether trying the same again may help, and what it means to its reader.
- * docs/errors.md is generated from it.
- */
+interface ErrorAdvice {
+  /** Whether trying the same again may help. */
+  retryable: boolean;
+  /** What it says, for its reader. */
+  meaning: string;
+  /** What to do about it: who asked, who runs Virtgraph, who writes a client. */
+  user: string;
+  operator: string;
+  developer: string;
+}
+
+/** The closed vocabulary of errors. docs/errors.md is generated from it. */
 export const ERROR_CODES = {
-  UNAUTHENTICATED: { retryable: false, meaning: 'No token, or one that is not known.' },
-  INVALID_INPUT: { retryable: false, meaning: 'An argument is not what the field takes; `path` names it.' },
-  NOT_FOUND: { retryable: false, meaning: 'There is no such object, or not for you.' },
-  ALREADY_EXISTS: { retryable: false, meaning: 'The name is taken among its siblings.' },
+  UNAUTHENTICATED: {
+    retryable: false,
+    meaning: 'No token, or one that is not known.',
+    user: 'Sign in with a token that is known.',
+    operator:
+      'The root token is in the file `admin-token` of the data folder; a join token is made by `createHostJoinToken`.',
+    developer:
+      'Send `Authorization: Bearer <token>`, in `connection_init` over WebSocket. Ask for another token; never repeat.',
+  },
+  INVALID_INPUT: {
+    retryable: false,
+    meaning: 'An argument is not what the field takes; `path` names it.',
+    user: 'Correct the field that is named.',
+    operator: 'Nothing.',
+    developer:
+      'Show the message at the field that `path` leads to. At the top of an answer it is the document or a variable.',
+  },
+  NOT_FOUND: {
+    retryable: false,
+    meaning: 'There is no such object, or not for you.',
+    user: 'Look the object up again: it may have been deleted.',
+    operator: 'The event log tells who deleted it: `events(filter: { subjectId: … })`.',
+    developer: 'Drop what is remembered of the object. A mutation answers an id of another kind in the same way.',
+  },
+  ALREADY_EXISTS: {
+    retryable: false,
+    meaning: 'The name is taken among its siblings.',
+    user: 'Choose another name.',
+    operator: 'A host that is to join anew under its name must be deleted first.',
+    developer: 'To make a thing once, send an `idempotencyKey` instead of counting on this error.',
+  },
   INVALID_STATE: {
     retryable: false,
     meaning: 'The object cannot do this in its state; `allowedActions` says what it can.',
+    user: 'Do one of `allowedActions`, or wait for the job that is under way.',
+    operator: 'Where a zone, offering or template is disabled: enable it.',
+    developer: 'Offer what `allowedActions` of the object holds; do not copy the transition table.',
   },
-  NOT_EMPTY: { retryable: false, meaning: 'Something is still inside; the message names it.' },
-  CONFLICT: { retryable: true, meaning: 'Someone else changed the object meanwhile. Read it again.' },
-  INSUFFICIENT_CAPACITY: { retryable: true, meaning: 'No host or storage has room; `rejections` has the numbers.' },
-  IDEMPOTENCY_KEY_REUSED: { retryable: false, meaning: 'The key was used with other arguments.' },
-  QUEUE_FULL: { retryable: true, meaning: 'Too many jobs wait for this object.' },
-  HOST_UNREACHABLE: { retryable: true, meaning: 'The host is not connected, so it cannot be asked.' },
-  HOST_REFUSED: { retryable: false, meaning: 'The host could not do it; the message has its words.' },
-  IMAGE_REFUSED: { retryable: false, meaning: 'The image is not what it says, or not safe.' },
-  CANCELLED: { retryable: false, meaning: 'Cancelled by a person.' },
-  NOT_CANCELLABLE: { retryable: false, meaning: 'The job has ended or is past the point of no return.' },
-  TIMEOUT: { retryable: true, meaning: 'It took longer than it may.' },
-  LIMIT_EXCEEDED: { retryable: false, meaning: 'The query is larger, deeper or dearer than is allowed.' },
+  NOT_EMPTY: {
+    retryable: false,
+    meaning: 'Something is still inside; the message names it.',
+    user: 'Remove what is named first. A destroyed VM counts until it is expunged.',
+    operator: 'Nothing.',
+    developer: 'Show the message: it has the number and the first names.',
+  },
+  CONFLICT: {
+    retryable: true,
+    meaning: 'Someone else changed the object meanwhile. Read it again.',
+    user: 'Look at what has changed, then decide again.',
+    operator: 'Many of them: two programs work on the same objects.',
+    developer: 'Read the object again and repeat with its `generation`, or ask the person.',
+  },
+  INSUFFICIENT_CAPACITY: {
+    retryable: true,
+    meaning: 'No host or storage has room; `rejections` has the numbers.',
+    user: 'Choose a smaller offering or another zone, or ask for room.',
+    operator: 'Each rejection names the rule and what is missing: add or enable hosts, raise the overcommit, free VMs.',
+    developer: 'Show `rejections`. `explainPlacement` asks the same rules without creating anything.',
+  },
+  IDEMPOTENCY_KEY_REUSED: {
+    retryable: false,
+    meaning: 'The key was used with other arguments.',
+    user: 'Ask again; the program has to take another key.',
+    operator: 'Nothing.',
+    developer: 'One key for one intent: the same key only with the same input, for 24 h.',
+  },
+  QUEUE_FULL: {
+    retryable: true,
+    meaning: 'Too many jobs wait for this object.',
+    user: 'Wait until some of `queuedJobs` are done, or cancel them.',
+    operator: 'See which job holds the object (`activeJob`) and whether it needs attention.',
+    developer: 'Repeat later, with growing pauses.',
+  },
+  HOST_UNREACHABLE: {
+    retryable: true,
+    meaning: 'The host is not connected, so it cannot be asked.',
+    user: 'Try again later. What runs on the host is not touched by this.',
+    operator: 'See `hosts { linkState lastSeenAt }`, then the log of the host daemon.',
+    developer: 'Repeat when `hostChanged` says UP.',
+  },
+  HOST_REFUSED: {
+    retryable: false,
+    meaning: 'The host could not do it; the message has its words.',
+    user: 'Read the message.',
+    operator: 'The log of the host daemon has the command by its id.',
+    developer: 'Show the message.',
+  },
+  IMAGE_REFUSED: {
+    retryable: false,
+    meaning: 'The image is not what it says, or not safe.',
+    user: 'Convert the image to a plain qcow2 or raw file without backing file, and register it again.',
+    operator: 'Nothing on the host was changed. A template that was refused keeps its reason until it is deleted.',
+    developer: 'Show the message.',
+  },
+  CANCELLED: {
+    retryable: false,
+    meaning: 'Cancelled by a person.',
+    user: 'Ask again if it is wanted after all.',
+    operator: 'Nothing: what had been done is taken back.',
+    developer: 'The end of a job in state CANCELLED, not a failure.',
+  },
+  NOT_CANCELLABLE: {
+    retryable: false,
+    meaning: 'The job has ended or is past the point of no return.',
+    user: 'Wait for its end.',
+    operator: 'Nothing.',
+    developer: 'Offer the cancel only while the job says `cancellable`.',
+  },
+  TIMEOUT: {
+    retryable: true,
+    meaning: 'It took longer than it may.',
+    user: 'A guest that does not power off can be stopped with `force`. Else try again.',
+    operator: 'See the load of the host, and the step of the job that took too long.',
+    developer: 'For a job: `retryJob`. For a request: the same `idempotencyKey` tells whether it was accepted.',
+  },
+  LIMIT_EXCEEDED: {
+    retryable: false,
+    meaning: 'The query is larger, deeper or dearer than is allowed.',
+    user: 'Ask for less at once.',
+    operator: 'Nothing: the limits protect everybody else.',
+    developer: 'Pages are `first` long: nested lists multiply. `extensions.cost` of an answer says what it cost.',
+  },
   LOG_TRIMMED: {
     retryable: false,
     meaning: 'The events after this cursor are no longer kept. Read the state, then resume from now.',
+    user: 'Nothing: the program reads everything anew.',
+    operator: 'Events are kept for 90 days.',
+    developer: 'Read the objects, then follow `eventAppended` without `afterSeq`.',
   },
   UNAVAILABLE: {
     retryable: true,
     meaning: 'The database does not answer. Nothing was changed, or the same idempotency key will tell.',
+    user: 'Try again in a moment. VMs run on.',
+    operator: 'See `/readyz` and the database. Nothing has to be restarted when it is back.',
+    developer: 'Repeat with the same `idempotencyKey`, with growing pauses.',
   },
-  INTERNAL: { retryable: false, meaning: 'A fault of Virtgraph. The request id finds it in the log.' },
-} as const;
+  INTERNAL: {
+    retryable: false,
+    meaning: 'A fault of Virtgraph. The request id finds it in the log.',
+    user: 'Tell an operator the request id.',
+    operator: 'Search the log for the request id and report what stands there.',
+    developer: 'Show `extensions.requestId`. Do not repeat blindly.',
+  },
+} as const satisfies Record<string, ErrorAdvice>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 

@@ -104,9 +104,9 @@ const RULES: Record<PlacementRule, Rule> = {
   },
   CONNECTED: (host) => (host.linkState === 'UP' ? null : { message: `Its link is ${host.linkState}.` }),
   VCPUS: (host, request) =>
-    host.vcpusFree >= request.vcpus ? null : short(request.vcpus, host.vcpusFree, host.vcpusCap, 'vCPUs', ''),
+    hasRoom(host.vcpusFree, request.vcpus) ? null : short(request.vcpus, host.vcpusFree, host.vcpusCap, 'vCPUs', ''),
   MEMORY: (host, request) =>
-    host.memoryFreeMib >= request.memoryMib
+    hasRoom(host.memoryFreeMib, request.memoryMib)
       ? null
       : short(request.memoryMib, host.memoryFreeMib, host.memoryCapMib, 'memory', ' MiB'),
   STORAGE: (_host, request, storage) => {
@@ -123,6 +123,9 @@ const RULES: Record<PlacementRule, Rule> = {
   },
 };
 const ORDER = Object.entries(RULES) as [PlacementRule, Rule][];
+
+/** What needs nothing fits even where a cap was lowered below what is in use. */
+const hasRoom = (free: number, needed: number): boolean => needed === 0 || free >= needed;
 
 /** Below zero, where a cap was lowered or others are about to take more than there is, nothing is free. */
 function short(required: number, free: number, cap: number, what: string, unit: string): Refusal {
@@ -217,7 +220,7 @@ function judge(
 function score(host: PlacementHost): number {
   const cpu = host.vcpusCap === 0 ? 0 : host.vcpusFree / host.vcpusCap;
   const memory = host.memoryCapMib === 0 ? 0 : host.memoryFreeMib / host.memoryCapMib;
-  return Math.min(cpu, memory);
+  return Math.max(0, Math.min(cpu, memory));
 }
 
 function roomiestStorages(storages: Iterable<PlacementStorage>): Map<number, PlacementStorage> {

@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import { authorize } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { GraphContext } from './context.ts';
+import { readRows } from './row-reader.ts';
 import { type Row, selected } from './rows.ts';
 
 /** A batch that answers for each id, in the order of the ids. */
@@ -74,9 +75,7 @@ export class Loaders {
   }
 
   async #read(kind: ResourceKind, ids: readonly number[]): Promise<unknown[]> {
-    const { rows } = await sql<Row<ResourceKind>>`
-      select ${selected(kind)} from ${sql.table(kind)} where id in (${sql.join(ids)})`.execute(this.#context.db);
-    this.keep(kind, rows);
+    this.keep(kind, await readRows(this.#context.db, kind, ids));
     const known = this.#rowsOf(kind);
     return ids.map((id) => known.get(id) ?? null);
   }

@@ -1,3 +1,5 @@
+import { setImmediate } from 'node:timers';
+import DataLoader from 'dataloader';
 import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
 import type { Database } from '../db/tables.ts';
@@ -36,9 +38,11 @@ export interface ObservationsOptions {
 /** Writes what hosts see of their VMs, and only that: what is wanted is not theirs to say. */
 export class Observations {
   readonly #o: ObservationsOptions;
+  readonly #known: DataLoader<Buffer, Known | null>;
 
   constructor(options: ObservationsOptions) {
     this.#o = options;
+    this.#known = new DataLoader((uids) => this.#read(uids), { cache: false, batchScheduleFn: setImmediate });
   }
 
   /** Everything that a host knows of, at the start of a session: what it doesn't name is absent there. */
@@ -66,12 +70,23 @@ export class Observations {
   async some(hostId: number, sessionId: string, told: VmObservation[]): Promise<void> {
     const uids = told.map((o) => decodeIdOf('vm', o.vmId)).filter((uid) => uid !== null);
     if (uids.length === 0) return;
-    const rows: Known[] = await this.#o.db.selectFrom('vm').select(COLUMNS).where('uid', 'in', uids).execute();
-    const byPublicId = new Map(rows.map((row) => [encodeId('vm', row.uid), row]));
+    // What many hosts tell at the same time is looked up together.
+    const rows = await Promise.all(uids.map((uid) => this.#known.load(uid)));
+    const byPublicId = new Map(rows.filter((row) => row !== null).map((row) => [encodeId('vm', row.uid), row]));
     const moves = told.flatMap((o) => this.#transition(hostId, sessionId, o, byPublicId.get(o.vmId)));
     const outcomes = await Promise.all(moves.map((m) => this.#o.writer.submit(m.transition)));
     const written = moves.filter((_, i) => outcomes[i]!.kind === 'written').map((m) => m.vmId);
     if (written.length > 0) this.#o.changed(written);
+  }
+
+  async #read(uids: readonly Buffer[]): Promise<(Known | null)[]> {
+    const rows: Known[] = await this.#o.db
+      .selectFrom('vm')
+      .select(COLUMNS)
+      .where('uid', 'in', [...uids])
+      .execute();
+    const byUid = new Map(rows.map((row) => [row.uid.toString('hex'), row]));
+    return uids.map((uid) => byUid.get(uid.toString('hex')) ?? null);
   }
 
   #transition(

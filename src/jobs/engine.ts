@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers';
 import DataLoader from 'dataloader';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
@@ -9,7 +10,7 @@ import { VirtgraphError } from '../domain/errors.ts';
 import type { Answer, JobView, StepError } from '../domain/job.ts';
 import { isEnded } from '../domain/job-state.ts';
 import { ASK_AGAIN_MS, answered, beginQueued, endQueued, stuck } from './advance.ts';
-import { type DueJob, readDue, readJobs } from './job-read.ts';
+import { type DueJob, readDue, readFirstQueued, readJobs } from './job-read.ts';
 import { workflowOf } from './registry.ts';
 import { ACTION_OF_KIND, planVm, type VmRequest } from './vm-plan.ts';
 
@@ -41,11 +42,14 @@ export class Engine {
   readonly #known = new Map<number, JobView>();
   /** Reads of many answers in one message become one. */
   readonly #read: DataLoader<number, JobView | null>;
+  /** The job that waits longest for a VM. Asked at the end of every job, so those of one commit are asked together. */
+  readonly #firstQueued: DataLoader<number, number | null>;
   readonly counts = { answers: 0, repeats: 0, claims: 0, foreign: 0 };
 
   constructor(options: EngineOptions) {
     this.#o = options;
     this.#read = new DataLoader((ids) => readJobs(options.db, ids), { cache: false });
+    this.#firstQueued = new DataLoader((vmIds) => readFirstQueued(options.db, vmIds), { cache: false, batchScheduleFn: setImmediate });
   }
 
   /** To be called with everything that was committed: commands leave only once they are durable. */
@@ -116,16 +120,8 @@ export class Engine {
   async promote(target: JobView['target']): Promise<void> {
     if (target.kind !== 'vm') return;
     for (let tries = 0; tries < PLACE_TRIES; ) {
-      const next = await this.#o.db
-        .selectFrom('job')
-        .select('id')
-        .where('target_kind', '=', target.kind)
-        .where('target_id', '=', target.id)
-        .where('state', '=', 'QUEUED')
-        .orderBy('id')
-        .limit(1)
-        .executeTakeFirst();
-      const job = next && (await this.#read.load(next.id));
+      const next = await this.#firstQueued.load(target.id);
+      const job = next && (await this.#read.load(next));
       const vm = job && (await this.#o.db.selectFrom('vm').selectAll().where('id', '=', target.id).executeTakeFirst());
       if (!vm || vm.active_job_id !== null) return;
       const { transition, settle } = await this.#planQueued(job, vm);

@@ -38,6 +38,20 @@ export async function readDue(db: Kysely<Database>, ids: readonly number[]): Pro
   }));
 }
 
+/** The oldest queued job of each VM; null: none waits. */
+export async function readFirstQueued(db: Kysely<Database>, vmIds: readonly number[]): Promise<(number | null)[]> {
+  const rows = await db
+    .selectFrom('job')
+    .select(['target_id', (eb) => eb.fn.min('id').as('id')])
+    .where('target_kind', '=', 'vm')
+    .where('target_id', 'in', [...vmIds])
+    .where('state', '=', 'QUEUED')
+    .groupBy('target_id')
+    .execute();
+  const byVm = new Map(rows.map((row) => [row.target_id, row.id]));
+  return vmIds.map((id) => byVm.get(id) ?? null);
+}
+
 const select = (db: Kysely<Database>, ids: readonly number[]) =>
   db
     .selectFrom('job as j')

@@ -102,6 +102,9 @@ export async function planVm(deps: PlanDeps, vm: Vm, action: PlannedAction, requ
       const stop = { mode, gracefulTimeoutMs: request.timeoutMs ?? GRACEFUL_TIMEOUT_MS } as const;
       return go({ ...base, volumes, vm: { ...base.vm, epoch: vm.epoch + 1 }, stop } as VmStopContext);
     }
+    case 'RECOVER':
+      if ((await volumesOf(deps, vm)).length === 0) throw neverCreated(vm);
+      return go(base);
     case 'EXPUNGE':
       return go(await expungeContext(deps, vm, base));
     default:
@@ -223,6 +226,15 @@ function mustBeConnected(inventory: Inventory, hostId: number): void {
 
 export const noConnectedHost = (message: string): VirtgraphError =>
   new VirtgraphError({ code: 'HOST_UNREACHABLE', message });
+
+/** A create that failed has left no volume: a VM without one could be started, and would boot nothing. */
+const neverCreated = (vm: Vm): VirtgraphError =>
+  new VirtgraphError({
+    code: 'INVALID_STATE',
+    message: 'Its creation failed, so there is nothing to recover.',
+    state: vm.state,
+    allowedActions: ['EXPUNGE'],
+  });
 
 export const invalidState = (vm: Vm, action: VmAction, allowed: VmAction[]): VirtgraphError =>
   new VirtgraphError({

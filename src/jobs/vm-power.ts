@@ -68,7 +68,8 @@ export const stopVm: Workflow<VmStopContext> = {
  * stopVm → startVm → verify
  *
  * On the same host and in the same reservation, so that nobody takes the place meanwhile. A stop that fails leaves the
- * VM as it was; a start that fails leaves it stopped.
+ * VM as it was; a start that fails leaves it stopped. The epoch is raised between the two: a late stop can't end the new
+ * life, and a reboot that never reached the host leaves the epoch that the host still speaks of.
  */
 export const rebootVm: Workflow<VmStopContext> = {
   kind: 'REBOOT_VM',
@@ -77,8 +78,8 @@ export const rebootVm: Workflow<VmStopContext> = {
     {
       name: 'stopVm',
       weight: 1,
-      command: stopCommand(c, c.stop),
-      done: (_c, job) => moveVm(c, job, 'STOPPING', 'START_AGAIN'),
+      command: stopCommand({ ...c, vm: { ...c.vm, epoch: c.vm.epoch - 1 } }, c.stop),
+      done: (_c, job) => moveVm(c, job, 'STOPPING', 'START_AGAIN', { epoch: c.vm.epoch }),
     },
     {
       name: 'startVm',
@@ -89,7 +90,7 @@ export const rebootVm: Workflow<VmStopContext> = {
     },
     { name: 'verify', weight: 0 },
   ],
-  begin: (c, job) => claimVm(c, job, 'REBOOT', { epoch: c.vm.epoch }),
+  begin: (c, job) => claimVm(c, job, 'REBOOT'),
   succeeded: (c, job) => moveVm(c, job, 'STARTING', 'STARTED', running(c)),
   failed(c, job, error, at) {
     if (at === 'stopVm') return backToRunning(c, job, error.message);

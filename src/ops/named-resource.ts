@@ -160,9 +160,7 @@ export async function update<I extends UpdateInput>(
   kind: NamedKind,
   input: I,
   asker: Asker,
-  more: (
-    row: NamedRow,
-  ) => Promise<{
+  more: (row: NamedRow) => Promise<{
     set: Record<string, unknown>;
     changes: FieldChange[];
     also?: { writes: Write[]; changes: Change[] };
