@@ -167,7 +167,9 @@ async function settle(bench: Bench, { vm }: Subject): Promise<number> {
   const { core, host } = bench;
   const { vmId, epoch } = { vmId: encodeId('vm', vm!.uid), epoch: (await vmRow(core, vm!.id)).epoch };
   host.vms.set(vmId, { state: 'CRASHED', epoch });
-  await core.observations.some(host.id, host.sessionId, [{ vmId, state: 'CRASHED', epoch, reason: 'killed by a signal' }]);
+  await core.observations.some(host.id, host.sessionId, [
+    { vmId, state: 'CRASHED', epoch, reason: 'killed by a signal' },
+  ]);
   const job = await until(core, 'a job that settles the VM', () =>
     core.db
       .selectFrom('job')

@@ -5,16 +5,7 @@ import type { JobResolution } from '../../src/domain/job-state.ts';
 import { resolutionsOf } from '../../src/jobs/move.ts';
 import { ADMIN, assertClean, jobEnded, publicJobId } from '../support/core.ts';
 import { type Command, fails, type Script } from '../support/journal-host.ts';
-import {
-  accepted,
-  assertHostAgrees,
-  type Bench,
-  CASES,
-  EACH_STEP,
-  openBench,
-  stepsOf,
-  targetState,
-} from './cases.ts';
+import { accepted, assertHostAgrees, type Bench, CASES, EACH_STEP, openBench, stepsOf, targetState } from './cases.ts';
 
 const CODES = ['QEMU_FAILED', 'TIMEOUT', 'CANCELLED', 'STALE_EPOCH', 'DISK_FULL'];
 
@@ -163,6 +154,21 @@ describe('workflows, a failure at each step', () => {
       await assertHostAgrees(bench);
     });
   }
+
+  it('an answer that is told again while a person must decide changes nothing', async () => {
+    const { core, host } = bench;
+    const expunge = CASES.find((c) => c.kind === 'EXPUNGE_VM')!;
+    const jobId = await run(expunge, failing({ deleteVolume: fails('DISK_FULL') }));
+    heal();
+    const before = [await jobEnded(core, jobId), await stepsOf(core, jobId)];
+    const { stale } = core.writer.counts;
+    await host.report(core, host.deliveries.at(-1)!.commandId);
+    assert.deepEqual([await jobEnded(core, jobId), await stepsOf(core, jobId)], before);
+    assert.equal(core.writer.counts.stale, stale, 'it was known to be a repeat without a write');
+    await resolve(jobId, 'RETRY_STEP');
+    assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
+    await host.settled();
+  });
 
   it('a message of any length is kept as far as it fits', async () => {
     const message = `${'x'.repeat(999)}😀${'y'.repeat(5_000)}`;

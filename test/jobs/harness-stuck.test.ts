@@ -93,7 +93,9 @@ describe('workflows, a host that falls silent at each step', () => {
     });
 
     const past = c.failed[step]![0] === 'NEEDS_ATTENTION';
-    for (const resolution of past ? (['RETRY_STEP', 'SKIP_STEP'] as const) : (['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK'] as const)) {
+    for (const resolution of past
+      ? (['RETRY_STEP', 'SKIP_STEP'] as const)
+      : (['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK'] as const)) {
       it(`${c.kind} (${c.title}) stuck at ${step} ends cleanly by ${resolution}`, async () => {
         const { core, host } = bench;
         const { jobId, command } = await stuckAt(c, step);
@@ -135,7 +137,10 @@ describe('workflows, a host that falls silent at each step', () => {
     const { jobId, command } = await silentAt(stop, 'stopVm');
     await makeDue(core, jobId, command.timeoutMs + 120_000);
     await core.engine.claimDue();
-    assert.equal((await core.db.selectFrom('job').select('state').where('id', '=', jobId).executeTakeFirst())?.state, 'RUNNING');
+    assert.equal(
+      (await core.db.selectFrom('job').select('state').where('id', '=', jobId).executeTakeFirst())?.state,
+      'RUNNING',
+    );
     await makeDue(core, jobId, command.timeoutMs + 1_000_000);
     await core.engine.claimDue();
     const job = await jobIs(core, jobId, 'NEEDS_ATTENTION');

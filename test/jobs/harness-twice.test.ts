@@ -22,7 +22,11 @@ describe('workflows, each step twice', () => {
       const subject = await c.prepare(bench);
       const jobId = await c.act(bench, subject);
       const job = await jobEnded(core, jobId);
-      assert.deepEqual([job.state, await targetState(core, jobId)], ['SUCCEEDED', c.succeeded], job.error_message ?? '');
+      assert.deepEqual(
+        [job.state, await targetState(core, jobId)],
+        ['SUCCEEDED', c.succeeded],
+        job.error_message ?? '',
+      );
       assert.equal(job.progress, 100);
       assert.equal(job.due_at, null);
       await host.settled();
@@ -55,7 +59,11 @@ describe('workflows, each step twice', () => {
       await host.settled();
       host.script = () => 'works';
       host.reports = 1;
-      assert.deepEqual([job.state, await targetState(core, jobId)], ['SUCCEEDED', c.succeeded], job.error_message ?? '');
+      assert.deepEqual(
+        [job.state, await targetState(core, jobId)],
+        ['SUCCEEDED', c.succeeded],
+        job.error_message ?? '',
+      );
 
       const before = await everythingOf(bench, jobId);
       for (const commandId of asked) await host.report(core, commandId);

@@ -39,7 +39,10 @@ describe('one idempotency key', () => {
   async function reused(mutation: 'createVm' | 'startVm' | 'createZone', input: Record<string, unknown>) {
     const payload = await other.ops[mutation](ADMIN, input);
     assert.deepEqual([payload.id, payload.jobId], [null, null]);
-    assert.deepEqual([payload.errors[0]?.code, payload.errors[0]?.path], ['IDEMPOTENCY_KEY_REUSED', ['idempotencyKey']]);
+    assert.deepEqual(
+      [payload.errors[0]?.code, payload.errors[0]?.path],
+      ['IDEMPOTENCY_KEY_REUSED', ['idempotencyKey']],
+    );
   }
 
   it('creates one VM', async () => {

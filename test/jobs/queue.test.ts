@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { encodeId } from '../../src/domain/ids.ts';
 import { ADMIN, assertClean, jobEnded, jobRow, makeDue, publicJobId } from '../support/core.ts';
 import { fails, type Verdict } from '../support/journal-host.ts';
 import { insertOffering } from '../support/world.ts';
-import { encodeId } from '../../src/domain/ids.ts';
 import { accepted, assertHostAgrees, type Bench, createInput, openBench, vmRow } from './cases.ts';
 
 describe('the queue of a VM', () => {
@@ -50,7 +50,10 @@ describe('the queue of a VM', () => {
     assert.equal((await vmRow(core, vm.number)).active_job_id, jobIds[0]);
     gate.letGo();
     const jobs = await Promise.all(jobIds.map((id) => jobEnded(core, id)));
-    assert.deepEqual(jobs.map((j) => j.state), Array(5).fill('SUCCEEDED'));
+    assert.deepEqual(
+      jobs.map((j) => j.state),
+      Array(5).fill('SUCCEEDED'),
+    );
     await host.settled();
     assert.deepEqual(
       host.deliveries.slice(from).map((d) => d.__typename),
@@ -58,6 +61,23 @@ describe('the queue of a VM', () => {
     );
     for (let i = 1; i < jobs.length; i++) assert.ok(jobs[i]!.started_at! >= jobs[i - 1]!.finished_at!);
     assert.equal((await vmRow(core, vm.number)).state, 'PAUSED');
+  });
+
+  it('a reboot ends the life that is and begins the next: only the start has the new epoch', async () => {
+    const { core, host } = bench;
+    const vm = await newVm();
+    const { epoch } = await vmRow(core, vm.number);
+    const { jobId } = accepted(await core.ops.rebootVm(ADMIN, { id: vm.id }));
+    assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
+    await host.settled();
+    assert.deepEqual(
+      host.deliveries.slice(-2).map((d) => [d.__typename, d.epoch]),
+      [
+        ['StopVmCommand', epoch],
+        ['StartVmCommand', epoch + 1],
+      ],
+    );
+    assert.equal((await vmRow(core, vm.number)).epoch, epoch + 1);
   });
 
   it('a job that waits is cancelled at once, and never begins', async () => {
@@ -124,7 +144,8 @@ describe('the queue of a VM', () => {
     const vm = await newVm();
     const { vcpus_cap: cap } = core.inventory.get('host', host.id)!;
     const used = Number(
-      (await core.db.selectFrom('host').select('vcpus_used').where('id', '=', host.id).executeTakeFirstOrThrow()).vcpus_used,
+      (await core.db.selectFrom('host').select('vcpus_used').where('id', '=', host.id).executeTakeFirstOrThrow())
+        .vcpus_used,
     );
     const rest = cap - used + 1;
     const greedy = await insertOffering(core.db, { vcpus: rest, memory_mib: 128 });
@@ -135,7 +156,11 @@ describe('the queue of a VM', () => {
     const start = accepted(await core.ops.startVm(ADMIN, { id: vm.id })).jobId;
     // Takes the room that the stop gives back, before the start's turn comes: all at the moment of the stop's end.
     await gate.held;
-    await core.db.updateTable('host').set({ vcpus_cap: used - 1 }).where('id', '=', host.id).execute();
+    await core.db
+      .updateTable('host')
+      .set({ vcpus_cap: used - 1 })
+      .where('id', '=', host.id)
+      .execute();
     core.inventory.changed([{ kind: 'host', id: host.id }]);
     await core.inventory.refresh();
     gate.letGo();
@@ -208,7 +233,10 @@ describe('a job once more', () => {
     const after = await vmRow(core, id);
     assert.deepEqual([after.state, after.host_id, after.epoch, after.state_reason], ['RUNNING', host.id, 2, null]);
     const volumes = await core.db.selectFrom('volume').select('state').where('vm_id', '=', id).orderBy('id').execute();
-    assert.deepEqual(volumes.map((v) => v.state), ['DELETED', 'READY']);
+    assert.deepEqual(
+      volumes.map((v) => v.state),
+      ['DELETED', 'READY'],
+    );
     await host.settled();
     await assertClean(core);
     await assertHostAgrees(bench);
@@ -254,5 +282,23 @@ describe('a job once more', () => {
     await host.settled();
     await assertClean(core);
     await assertHostAgrees(bench);
+  });
+
+  it('a VM whose create failed can be destroyed and expunged, but there is nothing to recover', async () => {
+    const { core, host } = bench;
+    host.script = (command) => (command.__typename === 'CreateVolumeCommand' ? fails('DISK_FULL') : 'works');
+    const { id, jobId } = accepted(await core.ops.createVm(ADMIN, createInput(bench)));
+    assert.equal((await jobEnded(core, jobId)).state, 'FAILED');
+    await host.settled();
+    host.script = () => 'works';
+    const vm = { id: encodeId('vm', (await vmRow(core, id)).uid) };
+    accepted(await core.ops.destroyVm(ADMIN, vm));
+    const refused = await core.ops.recoverVm(ADMIN, vm);
+    assert.deepEqual([refused.errors[0]?.code, refused.errors[0]?.allowedActions], ['INVALID_STATE', ['EXPUNGE']]);
+    const expunge = accepted(await core.ops.expungeVm(ADMIN, vm)).jobId;
+    assert.equal((await jobEnded(core, expunge)).state, 'SUCCEEDED');
+    assert.equal((await vmRow(core, id)).state, 'EXPUNGED');
+    await host.settled();
+    await assertClean(core);
   });
 });

@@ -35,7 +35,6 @@ export class JournalHost {
   /** Times that each answer is reported, at the same moment. */
   reports = 1;
   onCancel: (commandId: string) => void = () => undefined;
-  /** The session of the link that was opened last. */
   sessionId = '';
   #core: Core | undefined;
   #unlink: (() => Promise<unknown>) | undefined;

@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import type { Core } from '../../src/core.ts';
+import { headSeq } from '../../src/db/feed.ts';
+import { encodeId } from '../../src/domain/ids.ts';
+import type { Payload } from '../../src/ops/context.ts';
+import { INPUTS } from '../../src/ops/inputs.ts';
+import { ADMIN, openCore } from '../support/core.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { insertJob, insertVm, insertWorld, type World } from '../support/world.ts';
+
+type Input = Record<string, unknown>;
+type MutationName = Exclude<keyof Core['ops'], 'explainPlacement'>;
+
+const FAMILY = '👨‍👩‍👧‍👦';
+/** Names that people have. */
+const GOOD_NAMES: Record<string, string> = {
+  'one character': 'a',
+  '255 characters': 'n'.repeat(255),
+  '255 characters outside the first plane': '😀'.repeat(255),
+  'an emoji of several': FAMILY,
+  'right to left': 'מכונה וירטואלית',
+  Arabic: 'خادم الويب',
+  'combining marks': 'Zürich',
+  Chinese: '生产环境',
+  'spaces inside': 'web server  1',
+  'what would be dangerous elsewhere': `'; DROP TABLE zone; -- <script>\${}$(id)`,
+};
+const BAD_NAMES: Record<string, unknown> = {
+  empty: '',
+  'only spaces': '   ',
+  'a space in front': ' a',
+  'a space behind': 'a ',
+  '256 characters': 'n'.repeat(256),
+  '256 characters outside the first plane': '😀'.repeat(256),
+  'a line break': 'a\nb',
+  'a NUL': 'a\0b',
+  'an escape': 'a\u001b[31mb',
+  'a C1 control': 'a\u0085b',
+  'a line separator': 'a\u2028b',
+  'half a pair': 'a\ud83d',
+  'a number': 7,
+  'no name': undefined,
+};
+
+describe('inputs', () => {
+  let database: TestDatabase;
+  let world: World;
+  let core: Core;
+  let ids: Record<string, string>;
+  before(async () => {
+    database = await freshDatabase();
+    world = await insertWorld(database.db);
+    const vm = await insertVm(database.db, world);
+    const job = await insertJob(database.db, vm);
+    core = await openCore(database.url);
+    ids = {
+      zone: encodeId('zone', world.zone.uid),
+      pod: encodeId('pod', world.pod.uid),
+      cluster: encodeId('cluster', world.cluster.uid),
+      host: encodeId('host', world.hosts[0]!.uid),
+      storage: encodeId('primary_storage', world.storage.uid),
+      offering: encodeId('offering', world.offering.uid),
+      template: encodeId('template', world.template.uid),
+      vm: encodeId('vm', vm.uid),
+      job: encodeId('job', job.uid),
+    };
+  });
+  after(async () => {
+    await core.close();
+    await database.close();
+  });
+
+  /** One valid input for each; tests change one field. */
+  const valid = (): Record<string, Input> => ({
+    createZone: { name: 'z' },
+    updateZone: { id: ids['zone'], name: 'z2' },
+    createPod: { zoneId: ids['zone'], name: 'p' },
+    updatePod: { id: ids['pod'], name: 'p2' },
+    createCluster: { podId: ids['pod'], name: 'c' },
+    updateCluster: { id: ids['cluster'], name: 'c2' },
+    createHostJoinToken: { clusterId: ids['cluster'] },
+    updateHost: { id: ids['host'], name: 'h2' },
+    createPrimaryStorage: { clusterId: ids['cluster'], name: 's', path: '/srv/s', capacityGib: 1 },
+    updatePrimaryStorage: { id: ids['storage'], name: 's2' },
+    createOffering: { name: 'o', vcpus: 1, memoryMib: 64 },
+    updateOffering: { id: ids['offering'], name: 'o2' },
+    registerTemplate: { zoneId: ids['zone'], name: 't', fileName: 'a.qcow2', format: 'QCOW2' },
+    updateTemplate: { id: ids['template'], name: 't2' },
+    createVm: { name: 'v', zoneId: ids['zone'], offeringId: ids['offering'], templateId: ids['template'] },
+    updateVm: { id: ids['vm'], name: 'v2' },
+    startVm: { id: ids['vm'] },
+    stopVm: { id: ids['vm'] },
+    rebootVm: { id: ids['vm'] },
+    resetVm: { id: ids['vm'] },
+    pauseVm: { id: ids['vm'] },
+    resumeVm: { id: ids['vm'] },
+    destroyVm: { id: ids['vm'] },
+    recoverVm: { id: ids['vm'] },
+    expungeVm: { id: ids['vm'] },
+    cancelJob: { id: ids['job'] },
+    retryJob: { id: ids['job'] },
+    resolveJob: { id: ids['job'], resolution: 'RETRY_STEP' },
+    enableZone: { id: ids['zone'] },
+    deleteHost: { id: ids['host'] },
+  });
+  const run = (mutation: string, input: unknown): Promise<Payload> => core.ops[mutation as MutationName](ADMIN, input);
+
+  async function refused(mutation: string, change: Input, path: string): Promise<void> {
+    const before = await headSeq(database.db);
+    const payload = await run(mutation, { ...valid()[mutation], ...change });
+    const what = `${mutation} ${JSON.stringify(change).slice(0, 80)}`;
+    assert.deepEqual([payload.id, payload.jobId], [null, null], what);
+    assert.ok(payload.errors.length > 0, `${what} was accepted`);
+    for (const error of payload.errors) {
+      assert.deepEqual([error.code, error.path], ['INVALID_INPUT', [path]], what);
+      assert.ok(error.message.length > 0);
+    }
+    assert.equal(await headSeq(database.db), before, `${what} wrote something`);
+  }
+
+  it('every mutation is tried', () => {
+    const tried = new Set([...Object.keys(valid()), 'byId']);
+    assert.deepEqual(
+      Object.keys(INPUTS).filter((name) => !tried.has(name)),
+      [],
+    );
+  });
+
+  it('a name may be whatever people call things', async () => {
+    for (const [what, name] of Object.entries(GOOD_NAMES)) {
+      const payload = await run('createZone', { name });
+      assert.deepEqual(payload.errors, [], what);
+      const row = await database.db.selectFrom('zone').select('name').where('id', '=', payload.id!).executeTakeFirst();
+      assert.equal(row?.name, name, what);
+    }
+  });
+
+  it('every name is refused that is too long, empty or not shown as it is', async () => {
+    const named = Object.entries(valid()).filter(([, input]) => 'name' in input);
+    assert.ok(named.length > 12);
+    for (const [mutation] of named)
+      for (const [what, name] of Object.entries(BAD_NAMES)) {
+        if (name === undefined && mutation.startsWith('update')) continue;
+        await refused(mutation, { name }, 'name').catch((error: unknown) => {
+          throw new Error(`${what}: ${(error as Error).message}`);
+        });
+      }
+  });
+
+  it('reason and idempotency key have limits, on every mutation', async () => {
+    for (const mutation of Object.keys(valid())) {
+      await refused(mutation, { reason: 'r'.repeat(1_025) }, 'reason');
+      await refused(mutation, { reason: 7 }, 'reason');
+      // A join token has no idempotency.
+      if (mutation === 'createHostJoinToken') continue;
+      await refused(mutation, { idempotencyKey: 'k'.repeat(129) }, 'idempotencyKey');
+      await refused(mutation, { idempotencyKey: '' }, 'idempotencyKey');
+    }
+    const longest = { name: 'longest', reason: '😀'.repeat(1_024), idempotencyKey: '😀'.repeat(128) };
+    assert.deepEqual((await run('createZone', longest)).errors, []);
+    assert.deepEqual((await run('createZone', { name: 'nulls', reason: null, idempotencyKey: null })).errors, []);
+  });
+
+  it('every id must be there, and a text', async () => {
+    for (const [mutation, input] of Object.entries(valid()))
+      for (const field of Object.keys(input).filter((key) => key === 'id' || key.endsWith('Id')))
+        for (const value of [undefined, null, 5, {}]) await refused(mutation, { [field]: value }, field);
+  });
+
+  const limits: [string, string, good: unknown[], bad: unknown[]][] = [
+    [
+      'createCluster',
+      'vcpuOvercommit',
+      [0.1, 32, null],
+      [0.09, 32.01, 0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1'],
+    ],
+    ['createCluster', 'memoryOvercommit', [0.1, 32], [0.09, 32.01]],
+    ['createHostJoinToken', 'maxHosts', [1, 10_000], [0, 10_001, 1.5]],
+    ['createHostJoinToken', 'expiresInMs', [1_000, 604_800_000], [999, 604_800_001]],
+    ['createPrimaryStorage', 'capacityGib', [1, 1_048_576], [0, 1_048_577, 1.5, null]],
+    [
+      'createPrimaryStorage',
+      'path',
+      ['/', '/a b/ü', `/${'p'.repeat(1_023)}`],
+      ['', 'srv', './srv', '/a/../b', '/..', '/a\0b', '/a\nb', `/${'p'.repeat(1_024)}`],
+    ],
+    ['createOffering', 'vcpus', [1, 256], [0, 257, -1, 1.5, null]],
+    ['createOffering', 'memoryMib', [64, 4_194_304], [63, 4_194_305]],
+    ['createOffering', 'diskGib', [1, 65_536, null], [0, 65_537]],
+    ['registerTemplate', 'fileName', [], ['', '.hidden', '-rf', 'a/b', '../a', 'a b', 'ä.img', 'a\n', 'a'.repeat(256)]],
+    ['registerTemplate', 'format', [], ['VMDK', 'qcow2', null]],
+    ['createVm', 'description', [], ['d'.repeat(4_097), 7, 'half \udc00']],
+    ['createVm', 'start', [], ['yes', 1]],
+    ['updateVm', 'description', ['d'.repeat(4_096), '😀'.repeat(4_096), 'two\nlines', ''], ['d'.repeat(4_097)]],
+    ['updateZone', 'expectedGeneration', [null], [1.5, '1']],
+    ['updatePrimaryStorage', 'capacityGib', [1_048_576], [0, 1_048_577]],
+    ['stopVm', 'timeoutMs', [], [999, 3_600_001, 1_000.5]],
+    ['stopVm', 'force', [], ['true']],
+    ['rebootVm', 'timeoutMs', [], [999, 3_600_001]],
+    ['rebootVm', 'forceAfterTimeout', [], [1]],
+    ['resolveJob', 'resolution', [], ['GIVE_UP', null]],
+  ];
+  for (const [mutation, field, good, bad] of limits) {
+    it(`${mutation} takes ${field} up to its limits and not beyond`, async () => {
+      for (const value of bad) await refused(mutation, { [field]: value }, field);
+      for (const [n, value] of good.entries()) {
+        const name = mutation.startsWith('create') ? { name: `${mutation} ${field} ${n}` } : {};
+        const payload = await run(mutation, { ...valid()[mutation], ...name, [field]: value });
+        assert.deepEqual(payload.errors, [], String(value).slice(0, 40));
+      }
+    });
+  }
+
+  it('what is no input at all is refused', async () => {
+    for (const raw of [null, undefined, 'x', 7, []]) {
+      const payload = await run('createZone', raw);
+      assert.equal(payload.errors[0]?.code, 'INVALID_INPUT');
+    }
+  });
+
+  it('an id that is unknown, or of another kind, is not found, at its path', async () => {
+    const kinds = Object.keys(ids);
+    for (const [mutation, input] of Object.entries(valid())) {
+      for (const field of Object.keys(input).filter((key) => key === 'id' || key.endsWith('Id'))) {
+        const right = kinds.find((kind) => ids[kind] === input[field])!;
+        const wrong = ['', 'x', "' OR 1=1", ids[kinds.find((kind) => kind !== right)!]!];
+        wrong.push(`${ids[right]!.slice(0, -2)}zz`);
+        for (const id of wrong) {
+          const payload = await run(mutation, { ...input, [field]: id });
+          assert.deepEqual(
+            [payload.errors[0]?.code, payload.errors[0]?.path],
+            ['NOT_FOUND', [field]],
+            `${mutation} ${field} ${id}`,
+          );
+        }
+      }
+    }
+  });
+
+  it('nobody may do anything without a token', async () => {
+    const before = await headSeq(database.db);
+    for (const [mutation, input] of Object.entries(valid()))
+      await assert.rejects(core.ops[mutation as MutationName]({ kind: 'anonymous' }, input), {
+        code: 'UNAUTHENTICATED',
+      });
+    assert.equal(await headSeq(database.db), before);
+  });
+});
