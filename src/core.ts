@@ -79,9 +79,14 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     origin: processId,
     isElsewhere: (hostId) => !links.has(hostId),
     onCommit(transitions) {
-      // The engine first: it sends what the hosts wait for, and subscribers read what is committed anyway.
-      engine.committed(transitions);
-      feed.publish(distinctChanges(transitions), 'self');
+      try {
+        // The engine first: it sends what the hosts wait for, and subscribers read what is committed anyway.
+        engine.committed(transitions);
+        feed.publish(distinctChanges(transitions), 'self');
+      } catch (error) {
+        // What is committed stays so, whatever its listeners make of it.
+        log.error({ err: error }, 'a listener of commits failed');
+      }
     },
   });
   const progress = new ProgressBoard(writer, log);

@@ -13,7 +13,8 @@ const SQL = `
   from vm where deleted_at is null order by vm.id limit 101`;
 
 const pool = openPool(process.env['DATABASE_URL']!, { connections: 8 }).promise();
-const server = createServer(async (request, response) => {
+// As long as the product keeps an idle connection.
+const server = createServer({ keepAliveTimeout: 65_000 }, async (request, response) => {
   request.resume();
   try {
     const [rows] = await pool.query<RowDataPacket[]>(SQL);

@@ -28,7 +28,14 @@ export class GraphSocket {
     this.#socket = socket;
     this.broken = this.#break.promise;
     this.broken.catch(() => undefined);
-    socket.on('message', (frame) => this.#receive(JSON.parse(String(frame)) as Message));
+    socket.on('message', (frame) => {
+      try {
+        this.#receive(JSON.parse(String(frame)) as Message);
+      } catch (error) {
+        // Of whoever subscribed: what it was told is not what it measures.
+        this.#break.reject(error);
+      }
+    });
     socket.on('error', this.#break.reject);
     socket.on('close', (code, reason) => {
       if (!this.#isClosed) this.#break.reject(new Error(`the WebSocket was closed: ${code} ${reason}`));

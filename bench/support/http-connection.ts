@@ -21,6 +21,7 @@ export class HttpConnection {
   readonly #socket: Socket;
   readonly #host: string;
   #pending: Pending | null = null;
+  #end: Error | null = null;
   #received: Buffer[] = [];
   #receivedBytes = 0;
   /** Known once the head is there. */
@@ -42,6 +43,7 @@ export class HttpConnection {
   }
 
   async post(path: string, headers: Record<string, string>, body: string): Promise<HttpAnswer> {
+    if (this.#end) throw this.#end;
     if (this.#pending) throw new Error('a request is under way on this connection');
     const all = { host: this.#host, ...headers, 'content-length': Buffer.byteLength(body) };
     const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
@@ -84,6 +86,7 @@ export class HttpConnection {
   }
 
   #fail(error: Error): void {
+    this.#end ??= error;
     this.#pending?.reject(error);
     this.#pending = null;
   }

@@ -12,3 +12,13 @@ export type StepState = (typeof STEP_STATES)[number];
 /** What a person may decide for a job that needs attention. */
 export const JOB_RESOLUTIONS = ['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK'] as const;
 export type JobResolution = (typeof JOB_RESOLUTIONS)[number];
+
+/** What may be decided for a job now. Past the point of no return, and while it is undone, there is no rolling back. */
+export function resolutionsOf(job: {
+  state: JobState;
+  direction: StepDirection;
+  cancellable: boolean;
+}): JobResolution[] {
+  if (job.state !== 'NEEDS_ATTENTION') return [];
+  return job.direction === 'DO' && job.cancellable ? [...JOB_RESOLUTIONS] : ['RETRY_STEP', 'SKIP_STEP'];
+}

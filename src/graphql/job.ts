@@ -1,7 +1,14 @@
 import { sql } from 'kysely';
 import type { StepProgress } from '../domain/host-agent.ts';
 import { livePercent } from '../domain/job-progress.ts';
-import { isEnded, JOB_RESOLUTIONS, JOB_STATES, type JobResolution, type JobState } from '../domain/job-state.ts';
+import {
+  isEnded,
+  JOB_RESOLUTIONS,
+  JOB_STATES,
+  type JobResolution,
+  type JobState,
+  resolutionsOf,
+} from '../domain/job-state.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
@@ -45,11 +52,6 @@ const JobResolutionRef = builder.enumType('JobResolution', {
 });
 
 /** There is no way back from undoing. */
-const resolutionsOf = (job: JobRow): JobResolution[] => {
-  if (job.state !== 'NEEDS_ATTENTION') return [];
-  return job.direction === 'DO' ? [...JOB_RESOLUTIONS] : ['RETRY_STEP', 'SKIP_STEP'];
-};
-
 const liveOf = (context: GraphContext, job: JobRow): StepProgress | null => {
   if (isEnded(job.state)) return null;
   return job.live === undefined ? context.agent.progressOf(job.id) : job.live;
@@ -133,7 +135,7 @@ JobRef.implement({
     resolutions: t.field({
       type: [JobResolutionRef],
       description: 'What can be chosen while it needs attention; empty otherwise.',
-      resolve: resolutionsOf,
+      resolve: (job) => resolutionsOf({ ...job, cancellable: job.cancellable === 1 }),
     }),
     error: t.field({
       type: UserErrorRef,

@@ -9,8 +9,14 @@ export const ErrorCodeRef = builder.enumType('ErrorCode', {
   ) as Record<ErrorCode, { description: string }>,
 });
 
-/** A code as it stands in the database; one that this version does not know is a fault. */
-export const knownCode = (code: string): ErrorCode => (code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL');
+/** What a host says in its own vocabulary and people need not tell apart. */
+const REFUSED_BY_HOST = ['DISK_FULL', 'QEMU_FAILED', 'STALE_EPOCH'];
+
+/** A code as it stands in the database: ours, or a host's. One that this version does not know is a fault. */
+export function knownCode(code: string): ErrorCode {
+  if (REFUSED_BY_HOST.includes(code)) return 'HOST_REFUSED';
+  return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
+}
 
 export const UserErrorRef = builder.interfaceRef<UserErrorData>('UserError').implement({
   description: 'Why something was not done, for the one who asked. New types of it may come; each has these fields.',

@@ -9,6 +9,7 @@ import { emptyTransition, hold, insert, now, patch, type Transition, takeJoin } 
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
+import { nameProblem } from '../domain/name.ts';
 import type { HostLinks } from './links.ts';
 import type { Observations, VmObservation } from './observations.ts';
 import type { HostLoad, UsageBoard, VmUsageReport } from './usage.ts';
@@ -67,10 +68,13 @@ export class HostSessions {
   /**
    * Makes a host of whoever has a join token.
    *
-   * @throws VirtgraphError UNAUTHENTICATED for a token that is unknown, expired or used up; ALREADY_EXISTS for a name
+   * @throws VirtgraphError UNAUTHENTICATED for a token that is unknown, expired or used up; INVALID_INPUT or ALREADY_EXISTS for a name
    */
   async register(input: { name: string; joinToken: string }): Promise<{ hostId: string; credential: string }> {
     const { db, writer, ids, inventory } = this.#o;
+    const problem = nameProblem(input.name);
+    if (problem)
+      throw new VirtgraphError({ code: 'INVALID_INPUT', message: `The host's name: ${problem}`, path: ['name'] });
     const token = await db
       .selectFrom('host_join_token')
       .selectAll()

@@ -128,6 +128,13 @@ export function resolved(workflow: Workflow, job: JobView, resolution: JobResolu
   return moved(job, moveOnResolution(workflow, job, resolution), [stepEnd]);
 }
 
+/** A person wants a job that needs attention to end: it is rolled back, and ends as cancelled. */
+export function cancelledStuck(workflow: Workflow, job: JobView): Transition {
+  const stepEnd = patch('job_step', job.id, { seq: job.step }, { state: 'SKIPPED', finished_at: now });
+  const cancelled = { ...job, cancelRequested: true };
+  return moved(cancelled, moveOnResolution(workflow, cancelled, 'ROLL_BACK'), [stepEnd], { cancel_requested_at: now });
+}
+
 /** The rows of one move of a job that exists. Applies only while the job is as `job` says. */
 function moved(job: JobView, move: Move, stepEnds: Write[] = [], also: Settable<'job'> = {}): Transition {
   const steps = stepRows(move, job.id, job.step);

@@ -49,7 +49,10 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.#o = options;
     this.#read = new DataLoader((ids) => readJobs(options.db, ids), { cache: false });
-    this.#firstQueued = new DataLoader((vmIds) => readFirstQueued(options.db, vmIds), { cache: false, batchScheduleFn: setImmediate });
+    this.#firstQueued = new DataLoader((vmIds) => readFirstQueued(options.db, vmIds), {
+      cache: false,
+      batchScheduleFn: setImmediate,
+    });
   }
 
   /** To be called with everything that was committed: commands leave only once they are durable. */

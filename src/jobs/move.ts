@@ -91,14 +91,6 @@ export function moveOnResolution<C>(workflow: Workflow<C>, job: JobView, resolut
   }
 }
 
-/** What may be decided for a job that needs attention. */
-export const resolutionsOf = (job: Pick<JobView, 'state' | 'direction' | 'cancellable'>): JobResolution[] => {
-  if (job.state !== 'NEEDS_ATTENTION') return [];
-  return job.direction === 'DO' && job.cancellable
-    ? ['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK']
-    : ['RETRY_STEP', 'SKIP_STEP'];
-};
-
 /** From `from` on: tells the steps that need no host, opens the first that does. */
 function forward<C>(workflow: Workflow<C>, context: C, job: JobIdentity, from: number): Move {
   const steps = workflow.steps(context);

@@ -217,17 +217,6 @@ export const releaseClaim = (context: VmContext, jobId: number): Effects => ({
 
 /** A stop that failed: the VM is where it was. */
 export const backToRunning = (context: VmContext, job: JobIdentity, why: string): Effects => {
-  const { id, from } = context.vm;
-  return {
-    writes: [
-      patch(
-        'vm',
-        id,
-        { active_job_id: job.id, state: 'STOPPING' },
-        { active_job_id: null, state: from, state_reason: why },
-      ),
-    ],
-    changes: [{ kind: 'vm', id }],
-    events: [vmEvent(id, job, 'STOPPING', from, why)],
-  };
+  const event = context.vm.from === 'PAUSED' ? 'STOP_FAILED_PAUSED' : 'STOP_FAILED';
+  return moveVm(context, job, 'STOPPING', event, { active_job_id: null, state_reason: why }, why);
 };

@@ -1,28 +1,26 @@
 import { z } from 'zod';
+import { hasControlCharacters, nameProblem } from '../domain/name.ts';
 
 /**
  * What each mutation takes beyond what GraphQL's types already check. `null` and absent mean the same: not given.
  * The GraphQL inputs have the same fields; test/repo compares them.
  */
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
-const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 const text = (max: number) =>
   z
     .string()
     .refine((value) => value.isWellFormed(), 'Holds half of a surrogate pair.')
     .refine((value) => [...value].length <= max, `At most ${max} characters.`);
-/** Any script, emoji too: names are shown, never executed. */
-const name = text(255)
-  .refine((value) => value.trim() !== '', 'May not be empty.')
-  .refine((value) => value === value.trim(), 'May not begin or end with white space.')
-  .refine((value) => !CONTROL.test(value), 'May not hold control characters or line breaks.');
+const name = z.string().superRefine((value, context) => {
+  const problem = nameProblem(value);
+  if (problem) context.addIssue({ code: 'custom', message: problem });
+});
 const id = z.string();
 const count = (min: number, max: number, unit: string) =>
   z.number().int().min(min, `At least ${min}${unit}.`).max(max, `At most ${max}${unit}.`);
 const absolutePath = text(1024)
   .refine((value) => value.startsWith('/'), 'Must be an absolute path.')
-  .refine((value) => !CONTROL.test(value), 'May not hold control characters.')
+  .refine((value) => !hasControlCharacters(value), 'May not hold control characters.')
   .refine((value) => !value.split('/').includes('..'), 'May not hold `..`.');
 const fileName = text(255).regex(
   /^[A-Za-z0-9][A-Za-z0-9._-]*$/,

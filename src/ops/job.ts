@@ -1,10 +1,10 @@
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
-import { isEnded } from '../domain/job-state.ts';
-import { cancelRequested, endQueued, resolved } from '../jobs/advance.ts';
+import { isEnded, resolutionsOf } from '../domain/job-state.ts';
+import { cancelledStuck, cancelRequested, endQueued, resolved } from '../jobs/advance.ts';
 import { readJobs } from '../jobs/job-read.ts';
-import { CANCELLED, resolutionsOf } from '../jobs/move.ts';
+import { CANCELLED } from '../jobs/move.ts';
 import { workflowOf } from '../jobs/registry.ts';
 import { ACTION_OF_KIND, type VmRequest } from '../jobs/vm-plan.ts';
 import type { OpsContext } from './context.ts';
@@ -41,7 +41,7 @@ export const cancelJob = mutation(
       return { kind: 'already', id: job.id };
     if (job.state === 'QUEUED') return written(job, endQueued(job, 'CANCELLED', CANCELLED));
     if (job.state === 'NEEDS_ATTENTION' && resolutionsOf(job).includes('ROLL_BACK'))
-      return written(job, resolved(workflowOf(job.kind), job, 'ROLL_BACK'));
+      return written(job, cancelledStuck(workflowOf(job.kind), job));
     if (job.state === 'RUNNING' && job.cancellable) return written(job, cancelRequested(job));
     throw new VirtgraphError({
       code: 'NOT_CANCELLABLE',

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
-import { insert, type Outcome, type Transition } from '../db/transition.ts';
+import { emptyTransition, insert, type Outcome, type Transition } from '../db/transition.ts';
 import { type Actor, actorName, authorize, type Verb } from '../domain/authorize.ts';
 import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { OpsContext, Payload } from './context.ts';
@@ -64,9 +64,7 @@ export function mutation<I extends Base>(
 async function attempt(context: OpsContext, key: Key | null, decide: () => Promise<Decision>): Promise<Payload> {
   for (let tries = 1; tries <= TRIES; tries++) {
     const decision = await decide();
-    if (decision.kind === 'already') {
-      return (key && (await stored(context, key))) ?? { id: decision.id, jobId: null, errors: [] };
-    }
+    if (decision.kind === 'already') return already(context, key, decision.id);
     const { transition, id, jobId, settle } = decision;
     const outcome = await submit(
       context,
@@ -92,6 +90,16 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
     }
   }
   throw new VirtgraphError({ code: 'CONFLICT', message: 'Others change this at the same time. Try again.' });
+}
+
+/** Nothing to write but the key, so that the same request has the same answer whatever becomes of the object meanwhile. */
+async function already(context: OpsContext, key: Key | null, id: number): Promise<Payload> {
+  const payload: Payload = { id, jobId: null, errors: [] };
+  if (!key) return payload;
+  const before = await stored(context, key);
+  if (before) return before;
+  const outcome = await context.writer.submit(withKey(emptyTransition(), await keyRow(context, key, id, null)));
+  return outcome.kind === 'written' ? payload : ((await stored(context, key)) ?? payload);
 }
 
 async function submit(

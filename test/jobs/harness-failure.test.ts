@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { encodeId } from '../../src/domain/ids.ts';
 import type { JobResolution } from '../../src/domain/job-state.ts';
-import { resolutionsOf } from '../../src/jobs/move.ts';
+import { resolutionsOf } from '../../src/domain/job-state.ts';
 import { ADMIN, assertClean, jobEnded, publicJobId } from '../support/core.ts';
 import { type Command, fails, type Script } from '../support/journal-host.ts';
 import { accepted, assertHostAgrees, type Bench, CASES, EACH_STEP, openBench, stepsOf, targetState } from './cases.ts';

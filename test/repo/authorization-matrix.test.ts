@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { execute, parse, subscribe } from 'graphql';
+import { sql } from 'kysely';
+import { pino } from 'pino';
+import { type Control, startControl } from '../../src/control.ts';
+import { encodeId, RESOURCE_KINDS, type ResourceKind } from '../../src/domain/ids.ts';
+import { schema } from '../../src/graphql/schema.ts';
+import { Watch } from '../../src/graphql/watch.ts';
+import { secretHash } from '../../src/hosts/sessions.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import {
+  insertCluster,
+  insertHost,
+  insertJob,
+  insertOffering,
+  insertPod,
+  insertStorage,
+  insertTemplate,
+  insertVm,
+  insertVolume,
+  insertZone,
+  type Placed,
+} from '../support/world.ts';
+import { type FieldRow, type IdRow, type Ids, MUTATIONS, QUERIES, SUBSCRIPTIONS } from './authorization-matrix.ts';
+import {
+  type Answered,
+  askUninvited,
+  callOf,
+  firstOf,
+  idPaths,
+  inputHas,
+  post,
+  rootFields,
+  withAt,
+} from './graph-probe.ts';
+
+const MATRIX: Record<string, Record<string, FieldRow>> = {
+  query: QUERIES,
+  mutation: MUTATIONS,
+  subscription: SUBSCRIPTIONS,
+};
+const ROWS = Object.entries(MATRIX).flatMap(([operation, rows]) =>
+  Object.entries(rows).map(([name, row]) => ({ operation, name, row })),
+);
+const HOST_CREDENTIAL = 'the-credential-of-a-host-that-is-registered';
+const FORBIDDEN = 4403;
+const UNAUTHENTICATED = {
+  errors: [
+    {
+      message: 'Send a known token as `Authorization: Bearer <token>`.',
+      extensions: { code: 'UNAUTHENTICATED' },
+    },
+  ],
+};
+
+describe('the authorisation matrix', () => {
+  for (const [operation, rows] of Object.entries(MATRIX))
+    it(`has a row for every ${operation} of the schema, and for nothing else`, () => {
+      assert.deepEqual(Object.keys(rows).sort(), Object.keys(rootFields(operation)).sort());
+    });
+
+  it('has an expectation for every argument of type ID', () => {
+    for (const { operation, name, row } of ROWS)
+      assert.deepEqual(Object.keys(row.ids).sort(), idPaths(rootFields(operation)[name]!).sort(), name);
+  });
+});
+
+const needsDatabase = { skip: process.env['DATABASE_URL'] ? false : 'needs a database: npm test brings one' };
+
+describe('the authorisation matrix holds', needsDatabase, () => {
+  let database: TestDatabase;
+  let folder: string;
+  let control: Control;
+  let url: string;
+  let admin: string;
+  let living: Ids;
+  let deleted: Ids;
+
+  before(async () => {
+    database = await freshDatabase();
+    folder = await mkdtemp(join(tmpdir(), 'vg-matrix-'));
+    living = await insertOneOfEach(database, null);
+    deleted = await insertOneOfEach(database, new Date());
+    const adminTokenPath = join(folder, 'admin-token');
+    const log = pino({ level: 'silent' });
+    control = await startControl({ databaseUrl: database.url, host: '127.0.0.1', port: 0, adminTokenPath, log });
+    url = control.http.url;
+    admin = (await readFile(adminTokenPath, 'utf8')).trim();
+  });
+  after(async () => {
+    await control?.close();
+    await database?.close();
+    await rm(folder, { recursive: true });
+  });
+
+  for (const principal of ['anonymous', 'host'] as const) {
+    const token = principal === 'host' ? HOST_CREDENTIAL : null;
+    describe(`for ${principal === 'host' ? "a host's credential on /graphql" : 'anonymous callers'}`, () => {
+      for (const { operation, name, row } of ROWS)
+        it(`${operation} ${name} is refused, with nothing of the data`, async () => {
+          assert.equal(row[principal], 'UNAUTHENTICATED');
+          const { query } = callOf(operation, name);
+          const accept = operation === 'subscription' ? 'text/event-stream' : undefined;
+          const overHttp = await post(url, token, query, row.args(living), accept);
+          assert.deepEqual(overHttp, { status: 401, body: UNAUTHENTICATED });
+          const overWebSocket = await askUninvited(url, token, query, row.args(living));
+          // Whoever asks before it was acknowledged is closed with 4401 by the protocol, and with 4403 by us.
+          assert.ok([4401, FORBIDDEN].includes(overWebSocket.closeCode), String(overWebSocket.closeCode));
+          assert.deepEqual(overWebSocket.heard, []);
+        });
+    });
+  }
+
+  describe('behind the door', () => {
+    for (const { operation, name, row } of ROWS)
+      it(`${operation} ${name} refuses an anonymous actor by itself`, async () => {
+        const { core } = control;
+        const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log: pino({ level: 'silent' }) });
+        const contextValue = { ...core, actor: { kind: 'anonymous' }, requestId: 'test', watch };
+        const document = parse(callOf(operation, name).query);
+        const args = { schema, document, contextValue, variableValues: row.args(living) };
+        const result = await (operation === 'subscription' ? subscribe(args) : execute(args));
+        watch.close();
+        assert.ok(!(Symbol.asyncIterator in result), 'it was opened');
+        if (row.behindTheDoor === 'NULL') {
+          assert.deepEqual({ ...result.data }, { [name]: null });
+          return;
+        }
+        const codes = result.errors?.map(({ originalError }) => (originalError as { code?: string } | null)?.code);
+        assert.deepEqual(codes, [row.behindTheDoor]);
+        assert.equal(result.data?.[name] ?? null, null);
+      });
+  });
+
+  const ask = (operation: string, name: string, variables: Record<string, unknown>): Promise<Answered> => {
+    const { query } = callOf(operation, name);
+    if (operation === 'subscription') return firstOf(url, admin, query, variables);
+    return post(url, admin, query, variables).then(({ body }) => body);
+  };
+  const argsFor = (row: FieldRow, path: string, id: string): Record<string, unknown> =>
+    withAt(row.alone ? {} : row.args(living), path, id);
+
+  describe('for the root admin', () => {
+    for (const { operation, name, row } of ROWS.filter((one) => one.operation !== 'mutation')) {
+      it(`${operation} ${name} is answered`, async () => {
+        assert.equal(answerOf(await ask(operation, name, row.args(living)), name), row.root);
+      });
+
+      for (const [path, expected] of Object.entries(row.ids))
+        it(`${operation} ${name} tells what is, what is not and what is deleted apart by ${path}`, async () => {
+          const told: Record<string, string> = {};
+          for (const [what, id] of probes(expected, living, deleted)) {
+            const answered = await ask(operation, name, argsFor(row, path, id));
+            told[what] = answerOf(answered, name);
+            if (told[what] === 'FOUND' && path === 'id')
+              assert.equal((answered.data![name] as { id: string }).id, id, 'another object');
+          }
+          assert.deepEqual(told, wanted(expected));
+        });
+    }
+  });
+
+  describe('a mutation with wrong arguments', () => {
+    for (const [name, row] of Object.entries(MUTATIONS)) {
+      const { field } = callOf('mutation', name);
+      const key = { idempotencyKey: `probe of ${name}` };
+
+      for (const [path, expected] of Object.entries(row.ids))
+        it(`${name} answers NOT_FOUND for whatever ${path} does not name, and writes nothing`, async () => {
+          const told: Record<string, string> = {};
+          const checksums = await contentsOf(database);
+          for (const [what, id] of probes(expected, living, deleted)) {
+            const { input } = argsFor(row, path, id) as { input: object };
+            const answered = await ask('mutation', name, { input: { ...input, ...key } });
+            told[what] = refusalOf(answered, name, path.replace('input.', ''));
+          }
+          assert.deepEqual(told, wanted(expected));
+          assert.deepEqual(await contentsOf(database), checksums);
+        });
+
+      it(`${name} names the field that it can't accept, and writes nothing`, async () => {
+        const checksums = await contentsOf(database);
+        const wrong: Record<string, unknown> = {
+          reason: 'x'.repeat(1025),
+          ...(inputHas(field, 'name') ? { name: '' } : {}),
+        };
+        for (const [argument, value] of Object.entries(wrong)) {
+          const { input } = row.args(living) as { input: object };
+          const answered = await ask('mutation', name, { input: { ...input, ...key, [argument]: value } });
+          assert.equal(refusalOf(answered, name, argument), 'INVALID_INPUT');
+        }
+        assert.deepEqual(await contentsOf(database), checksums);
+      });
+    }
+  });
+});
+
+type Probe = [what: keyof Omit<IdRow, 'kind'>, id: string];
+
+/** An id of each sort for which the row expects something. */
+function probes(row: IdRow, living: Ids, deleted: Ids): Probe[] {
+  const kind = row.kind ?? 'vm';
+  const other: ResourceKind = row.kind === null ? 'job' : kind === 'zone' ? 'pod' : 'zone';
+  const all: Probe[] = [
+    ['living', living[kind]],
+    ['unknown', encodeId(kind, Buffer.alloc(16, 7))],
+    ['otherKind', living[other]],
+    ['malformed', 'nonsense'],
+    ['deleted', deleted[kind]],
+  ];
+  return all.filter(([what]) => row[what] !== null);
+}
+
+/** What the row expects of those. */
+const wanted = ({ kind: _, ...expected }: IdRow): Record<string, string> =>
+  Object.fromEntries(Object.entries(expected).flatMap(([what, answer]) => (answer === null ? [] : [[what, answer]])));
+
+/** What an answer comes to, in the words of the matrix. */
+function answerOf({ data, errors }: Answered, name: string): string {
+  if (errors) {
+    assert.equal(errors.length, 1, JSON.stringify(errors));
+    assert.equal(data?.[name] ?? null, null, 'data beside an error');
+    return errors[0]!.extensions.code;
+  }
+  const value = data![name];
+  const nodes = Array.isArray(value) ? value : (value as { nodes?: unknown[] } | null)?.nodes;
+  if (value === null || nodes?.[0] === null) return 'NULL';
+  return nodes?.length === 0 ? 'EMPTY' : 'FOUND';
+}
+
+/** The code of the one error in a mutation's payload, whose path must lead to the argument. */
+function refusalOf({ data, errors }: Answered, name: string, argument: string): string {
+  assert.equal(errors, undefined, JSON.stringify(errors));
+  const payload = data![name] as { errors: { code: string; path: string[] | null }[] };
+  assert.equal(payload.errors.length, 1, JSON.stringify(payload));
+  assert.deepEqual(payload.errors[0]!.path, [argument]);
+  return payload.errors[0]!.code;
+}
+
+/** What every process writes while nobody asks for anything: its lease, and the ids that it has taken. */
+const OF_PROCESSES = ['control_process', 'id_block'];
+
+/** How many rows each table has, and a sum over what is in them. */
+async function contentsOf({ db }: TestDatabase): Promise<Record<string, unknown>> {
+  const { rows: tables } = await sql<{ name: string }>`
+    select table_name as name from information_schema.tables
+    where table_schema = database() and table_type = 'BASE TABLE'`.execute(db);
+  const contents: Record<string, unknown> = {};
+  for (const { name } of tables) {
+    if (OF_PROCESSES.includes(name)) continue;
+    const { rows: counted } = await sql<{ n: number }>`select count(*) as n from ${sql.table(name)}`.execute(db);
+    const { rows: summed } = await sql<{ Checksum: number }>`checksum table ${sql.table(name)}`.execute(db);
+    contents[name] = [counted[0]!.n, summed[0]!.Checksum];
+  }
+  return contents;
+}
+
+/** One object of each kind, each in those above it, all of them living or all deleted. */
+async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): Promise<Ids> {
+  const gone = { deleted_at };
+  const zone = await insertZone(db, gone);
+  const pod = await insertPod(db, zone, gone);
+  const cluster = await insertCluster(db, { zone, pod }, gone);
+  const parents = { zone, pod, cluster };
+  const storage = await insertStorage(db, parents, gone);
+  const offering = await insertOffering(db, gone);
+  const template = await insertTemplate(db, zone, gone);
+  const credential = deleted_at ? {} : { credential_hash: secretHash(HOST_CREDENTIAL) };
+  const host = await insertHost(db, parents, { ...gone, ...credential, link_state: 'UNREACHABLE' });
+  const placed = { ...parents, storage, offering, template };
+  const vm = await insertVm(db, placed, { ...gone, host_id: deleted_at ? null : host.id });
+  const volume = await insertVolume(db, placed, vm, gone);
+  const job = await insertJob(db, vm, { state: 'SUCCEEDED', finished_at: new Date() });
+  await insertEvent(db, vm, job);
+  const rows: Record<ResourceKind, Placed> = { ...placed, host, vm, volume, job, primary_storage: storage };
+  return Object.fromEntries(RESOURCE_KINDS.map((kind) => [kind, encodeId(kind, rows[kind].uid)])) as Ids;
+}
+
+async function insertEvent(db: TestDatabase['db'], vm: Placed, job: Placed): Promise<void> {
+  await db.updateTable('feed_head').set({ seq: sql`seq + 1` }).execute();
+  const { seq } = await db.selectFrom('feed_head').select('seq').executeTakeFirstOrThrow();
+  const about = { subject_kind: 'vm' as const, subject_id: vm.id, job_id: job.id };
+  await db
+    .insertInto('event')
+    .values({ seq, type: 'vm.state', ...about, actor: 'root', reason: null, changes: '[]' })
+    .execute();
+}
