@@ -95,12 +95,20 @@ async function initialise(dataFolder: string): Promise<void> {
   // Renamed when it is complete, so that what an interrupted initialisation leaves is never taken for a database.
   const unfinished = `${dataFolder}.new`;
   await rm(unfinished, { recursive: true, force: true });
+  const temporary = await temporaryFolder(dirname(dataFolder));
   await run('mariadb-install-db', [
-    ...['--no-defaults', `--datadir=${unfinished}`, ...SERVER_USER, '--skip-test-db'],
+    ...['--no-defaults', `--datadir=${unfinished}`, `--tmpdir=${temporary}`, ...SERVER_USER, '--skip-test-db'],
     // The folder's mode is the lock: whoever can reach the socket may be root of this database.
     ...['--skip-name-resolve', '--auth-root-authentication-method=normal'],
   ]);
   await rename(unfinished, dataFolder);
+}
+
+/** A server that starts removes what it takes for its own leftovers, also those of another that runs: no two share one. */
+async function temporaryFolder(home: string): Promise<string> {
+  const folder = join(home, 'tmp');
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  return folder;
 }
 
 interface Launched {
@@ -119,10 +127,12 @@ interface Launch {
 async function launch({ home, dataFolder, logPath, socketPath, records }: Launch): Promise<Launched> {
   await mkdir(join(home, 'exchange'), { recursive: true, mode: 0o700 });
   const log = await open(logPath, 'a', 0o600);
+  const temporary = await temporaryFolder(home);
   const server = spawn(
     'mariadbd',
     [
-      ...['--no-defaults', `--datadir=${dataFolder}`, `--socket=${socketPath}`, `--pid-file=${home}/mariadb.pid`],
+      ...['--no-defaults', `--datadir=${dataFolder}`, `--tmpdir=${temporary}`],
+      ...[`--socket=${socketPath}`, `--pid-file=${home}/mariadb.pid`],
       // The data belongs to whoever starts it. As root it may read and write files in this one folder alone.
       ...[...SERVER_USER, `--secure-file-priv=${home}/exchange`, '--local-infile=0'],
       ...['--skip-networking', '--skip-name-resolve', '--max-connections=500', '--max-allowed-packet=64M'],

@@ -1,8 +1,10 @@
 import { mkdir } from 'node:fs/promises';
+import { enableCompileCache } from 'node:module';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import pino from 'pino';
-import { startControl } from './control.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
 const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
@@ -39,6 +41,12 @@ function readArguments() {
   }
 }
 
+/** Loading leaves garbage that a process with little to do would keep for hours. */
+function releaseStartMemory(): void {
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
+}
+
 const values = readArguments();
 if (values.help) {
   process.stdout.write(HELP);
@@ -55,6 +63,9 @@ if (!URL.canParse(databaseUrl)) fail('DATABASE_URL is not a URL.');
 const dataPath = resolve(VIRTGRAPH_DATA);
 await mkdir(dataPath, { recursive: true, mode: 0o700 });
 const log = pino({ level: LOG_LEVEL }, pino.destination(2));
+// From here on what is loaded comes compiled from the last start: half the time, and no compiler kept in memory.
+enableCompileCache(join(import.meta.dirname, '../node_modules/.cache/virtgraph'));
+const { startControl } = await import('./control.ts');
 const control = await startControl({
   databaseUrl,
   host: values.host,
@@ -68,6 +79,7 @@ const control = await startControl({
   process.exit(1);
 });
 process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url })}\n`);
+releaseStartMemory();
 
 let closing = false;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -123,16 +123,20 @@ export function distinctChanges(transitions: Transition[]): Change[] {
 
 function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch[]): Statement[] {
   const mine = patches.filter((p) => p.table === table);
-  const groups = byShape(mine, (p) => `${JSON.stringify(p.guard)} ${JSON.stringify(p.set)}`);
+  const groups = byShape(mine, (p) => `${hasClaim(p)} ${JSON.stringify(sharedGuard(p))} ${JSON.stringify(p.set)}`);
   const key = table === 'job_step' ? 'job_id' : 'id';
   return groups.map((group) => {
-    const { guard, set, otherwise } = group[0]!;
+    const { set, otherwise } = group[0]!;
     const ids = distinctAscending(group.map((p) => p.id));
     let query = db
       .updateTable(table as 'job')
       .set(columns(set))
       .where(sql.ref(key), 'in', ids);
-    for (const [column, value] of Object.entries(guard)) {
+    const claims = group.filter(hasClaim);
+    // Beside the list of ids, which is what the index is used for.
+    if (claims.length > 0)
+      query = query.where(sql<boolean>`(${sql.ref(key)}, active_job_id) in (${sql.join(claims.map(pairOf))})`);
+    for (const [column, value] of Object.entries(sharedGuard(group[0]!))) {
       if (value === null) query = query.where(sql.ref(column), 'is', null);
       else if (Array.isArray(value)) query = query.where(sql.ref(column), 'in', value);
       else query = query.where(sql.ref(column), '=', value);
@@ -141,6 +145,16 @@ function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch
     // halving writes it once and calls the other stale.
     return { query: query.compile(), mustHit: group.length, otherwise };
   });
+}
+
+/** Each claim names another job, so moves that are alike but for it still go into one statement. */
+const hasClaim = (patch: Patch): boolean => typeof patch.guard['active_job_id'] === 'number';
+const pairOf = (patch: Patch): RawBuilder<unknown> => sql`(${patch.id}, ${patch.guard['active_job_id']})`;
+
+function sharedGuard(patch: Patch): Record<string, unknown> {
+  if (!hasClaim(patch)) return patch.guard;
+  const { active_job_id: _, ...shared } = patch.guard;
+  return { ...shared };
 }
 
 function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {

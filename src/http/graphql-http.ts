@@ -8,7 +8,7 @@ import { type GraphQLParams, readParams } from './execute.ts';
 import { acceptedType, isJson, type MediaType } from './media-type.ts';
 import { corsHeaders, isAllowedOrigin } from './origin.ts';
 import { malformed, Refusal } from './refusal.ts';
-import { type YogaHandler, yogaHandler } from './yoga.ts';
+import type { YogaHandler } from './yoga.ts';
 
 /** What goes out: the body's text is JSON. */
 interface Answer {
@@ -26,7 +26,12 @@ interface Answer {
 export function graphqlHandler(
   edge: Edge,
 ): (request: IncomingMessage, response: ServerResponse, call: Call) => Promise<void> {
-  const yoga: YogaHandler = yogaHandler(edge);
+  let yoga: Promise<YogaHandler> | undefined;
+  // Only GET and event streams need it; it takes a tenth of the memory of an idle process.
+  const loadYoga = (): Promise<YogaHandler> => {
+    yoga ??= import('./yoga.ts').then(({ yogaHandler }) => yogaHandler(edge));
+    return yoga;
+  };
   return async (request, response, call) => {
     const cors = corsHeaders(request, edge.origins);
     let mediaType: MediaType = 'application/json';
@@ -40,7 +45,7 @@ export function graphqlHandler(
       mediaType = negotiate(request);
       if (request.method === 'GET' || mediaType === 'text/event-stream') {
         for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
-        await yoga(request, response, { call, actor: call.actor, mediaType });
+        await (await loadYoga())(request, response, { call, actor: call.actor, mediaType });
         return;
       }
       const params = readParams(await readJson(request, edge.limits.bodyBytes));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -58,6 +58,7 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     server = await startMariaDb(folder);
     assert.equal((await endOf(api, (await create('between')).job.id)).state, 'SUCCEEDED');
     process.kill(server.pid, 'SIGSTOP');
+    await untilStopped(server.pid);
     try {
       const asked = [create('while it hangs'), api.request('{ vms { nodes { name } } }')];
       const from = performance.now();
@@ -85,3 +86,9 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     assert.equal((await fetch(`${control.url}/readyz`)).status, 200);
   });
 });
+
+/** A signal stops the threads of a process one after the other; until then some still answer. */
+async function untilStopped(pid: number): Promise<void> {
+  const tasks = (await readdir(`/proc/${pid}/task`)).map((task) => `/proc/${pid}/task/${task}/stat`);
+  for (const task of tasks) while (!/\) T/.test(await readFile(task, 'utf8')));
+}
