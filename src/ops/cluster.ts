@@ -1,10 +1,9 @@
-import { newUid } from '../db/ids.ts';
-import { emptyTransition, hold, insert, patch } from '../db/transition.ts';
+import { hold, patch } from '../db/transition.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
-import { createdEvent, find, switches, update } from './named-resource.ts';
+import { create, find, switches, update } from './named-resource.ts';
 
 export const createCluster = mutation(
   'createCluster',
@@ -17,27 +16,14 @@ export const createCluster = mutation(
       .select('zone_id')
       .where('id', '=', pod.id)
       .executeTakeFirstOrThrow();
-    const id = await context.ids.take();
-    const row = insert('cluster', {
-      id,
-      uid: newUid(),
+    const row = {
       zone_id,
       pod_id: pod.id,
       name: input.name,
       vcpu_overcommit: input.vcpuOvercommit ?? 1,
       memory_overcommit: input.memoryOvercommit ?? 1,
-    });
-    return {
-      kind: 'write',
-      id,
-      jobId: null,
-      transition: {
-        ...emptyTransition(),
-        writes: [hold('pod', pod.id), row],
-        changes: [{ kind: 'cluster', id }],
-        events: [createdEvent('cluster', id, input.name, asker)],
-      },
     };
+    return create(context, 'cluster', asker, row, [hold('pod', pod.id)]);
   },
 );
 

@@ -1,10 +1,13 @@
-import type { Kysely } from 'kysely';
+import type { Insertable, Kysely } from 'kysely';
+import { newUid } from '../db/ids.ts';
 import type { Database } from '../db/tables.ts';
 import {
   type Absent,
   absent,
   type Change,
   emptyTransition,
+  type Hold,
+  insert,
   now,
   patch,
   plus,
@@ -129,14 +132,39 @@ export function changed(
   };
 }
 
-export const createdEvent = (kind: NamedKind, id: number, name: string, asker: Asker) => ({
-  type: `${kind}.created`,
-  subject: { kind: kind as TargetKind, id },
-  jobId: null,
-  actor: asker.name,
-  reason: asker.reason,
-  changes: [{ field: 'name', before: null, after: name }],
-});
+type CreatedKind = 'zone' | 'pod' | 'cluster' | 'primary_storage' | 'offering';
+
+/** A new row with its ids, under parents that must live until it is committed, and the event that tells of it. */
+export async function create<K extends CreatedKind>(
+  context: OpsContext,
+  kind: K,
+  asker: Asker,
+  columns: Omit<Insertable<Database[K]>, 'id' | 'uid'> & { name: string },
+  parents: Hold[] = [],
+): Promise<Decision> {
+  const id = await context.ids.take();
+  const row = { id, uid: newUid(), ...columns } as unknown as Insertable<Database[K]>;
+  return {
+    kind: 'write',
+    id,
+    jobId: null,
+    transition: {
+      ...emptyTransition(),
+      writes: [...parents, insert(kind, row)],
+      changes: [{ kind, id }],
+      events: [
+        {
+          type: `${kind}.created`,
+          subject: { kind, id },
+          jobId: null,
+          actor: asker.name,
+          reason: asker.reason,
+          changes: [{ field: 'name', before: null, after: columns.name }],
+        },
+      ],
+    },
+  };
+}
 
 /** @throws VirtgraphError CONFLICT when the caller saw another version */
 export function mustBeGeneration(row: { generation: number }, expected: number | null | undefined): void {

@@ -1,35 +1,13 @@
-import { newUid } from '../db/ids.ts';
-import { emptyTransition, insert } from '../db/transition.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
-import { createdEvent, switches, update } from './named-resource.ts';
+import { create, switches, update } from './named-resource.ts';
 
 export const createOffering = mutation(
   'createOffering',
   { verb: 'create', kind: 'offering' },
   INPUTS.createOffering,
-  async (context, input, asker) => {
-    const id = await context.ids.take();
-    const row = insert('offering', {
-      id,
-      uid: newUid(),
-      name: input.name,
-      vcpus: input.vcpus,
-      memory_mib: input.memoryMib,
-      disk_gib: input.diskGib ?? null,
-    });
-    return {
-      kind: 'write',
-      id,
-      jobId: null,
-      transition: {
-        ...emptyTransition(),
-        writes: [row],
-        changes: [{ kind: 'offering', id }],
-        events: [createdEvent('offering', id, input.name, asker)],
-      },
-    };
-  },
+  (context, { name, vcpus, memoryMib, diskGib }, asker) =>
+    create(context, 'offering', asker, { name, vcpus, memory_mib: memoryMib, disk_gib: diskGib ?? null }),
 );
 
 export const updateOffering = mutation(

@@ -1,9 +1,8 @@
-import { newUid } from '../db/ids.ts';
-import { emptyTransition, hold, insert } from '../db/transition.ts';
+import { hold } from '../db/transition.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
-import { createdEvent, find, switches, update } from './named-resource.ts';
+import { create, find, switches, update } from './named-resource.ts';
 
 const GIB = 2 ** 30;
 
@@ -18,27 +17,9 @@ export const createPrimaryStorage = mutation(
       .select(['zone_id', 'pod_id'])
       .where('id', '=', cluster.id)
       .executeTakeFirstOrThrow();
-    const id = await context.ids.take();
-    const row = insert('primary_storage', {
-      id,
-      uid: newUid(),
-      ...place,
-      cluster_id: cluster.id,
-      name: input.name,
-      path: input.path,
-      bytes_cap: input.capacityGib * GIB,
-    });
-    return {
-      kind: 'write',
-      id,
-      jobId: null,
-      transition: {
-        ...emptyTransition(),
-        writes: [hold('cluster', cluster.id), row],
-        changes: [{ kind: 'primary_storage', id }],
-        events: [createdEvent('primary_storage', id, input.name, asker)],
-      },
-    };
+    const { name, path, capacityGib } = input;
+    const row = { ...place, cluster_id: cluster.id, name, path, bytes_cap: capacityGib * GIB };
+    return create(context, 'primary_storage', asker, row, [hold('cluster', cluster.id)]);
   },
 );
 
