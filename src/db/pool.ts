@@ -18,6 +18,7 @@ export function openPool(url: string, options: { connections: number; multipleSt
     multipleStatements: options.multipleStatements ?? false,
     connectTimeout: CONNECT_TIMEOUT_MS,
     timezone: 'Z',
+    dateStrings: true,
     supportBigNumbers: true,
     charset: 'utf8mb4',
     // Without it MariaDB's JSON columns arrive parsed: an object where the code that wrote a string expects a string.

@@ -13,8 +13,9 @@ import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 
 /** Given by the database unless a write says otherwise. */
 type Defaulted<T> = ColumnType<T, T | undefined, T>;
-type Timestamp = ColumnType<Date, Date | undefined, Date>;
-type NullableTimestamp = ColumnType<Date | null, Date | null | undefined, Date | null>;
+/** Read as the database writes it, in UTC: `2026-11-24 14:48:09.782000`. Most are only passed on. */
+type Timestamp = ColumnType<string, Date | string | undefined, Date | string>;
+type NullableTimestamp = ColumnType<string | null, Date | string | null | undefined, Date | string | null>;
 
 interface Named {
   id: number;
@@ -71,7 +72,7 @@ export interface HostJoinTokenTable {
   token_hash: Buffer;
   hosts_max: number;
   hosts_joined: Defaulted<number>;
-  expires_at: Date;
+  expires_at: ColumnType<string, Date | string, Date | string>;
   created_at: Timestamp;
 }
 
@@ -152,14 +153,14 @@ export interface ReservationTable {
 
 export interface HostUsageTable {
   host_id: number;
-  sampled_at: Date;
+  sampled_at: ColumnType<string, Date | string, Date | string>;
   cpu_load: number;
   memory_used_mib: number;
 }
 
 export interface VmUsageTable {
   vm_id: number;
-  sampled_at: Date;
+  sampled_at: ColumnType<string, Date | string, Date | string>;
   cpu_ns: number;
   memory_bytes: number;
   disk_read_bytes: number;
@@ -268,7 +269,7 @@ export interface ControlProcessTable {
   url: string;
   peer_secret: string;
   started_at: Timestamp;
-  seen_at: Date;
+  seen_at: ColumnType<string, Date | string, Date | string>;
 }
 
 export interface EventTable {

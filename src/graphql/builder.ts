@@ -7,7 +7,7 @@ interface OwnTypes {
   DefaultFieldNullability: false;
   Scalars: {
     ID: { Input: string; Output: string };
-    DateTime: { Input: Date; Output: Date };
+    DateTime: { Input: Date; Output: Date | string };
     BigInt: { Input: bigint; Output: number | bigint | string };
   };
 }

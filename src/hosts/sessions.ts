@@ -79,7 +79,7 @@ export class HostSessions {
       .selectFrom('host_join_token')
       .selectAll()
       .where('token_hash', '=', secretHash(input.joinToken))
-      .where('expires_at', '>', sql<Date>`NOW(6)`)
+      .where('expires_at', '>', sql<string>`NOW(6)`)
       .executeTakeFirst();
     if (!token) throw badJoinToken();
     if (!inventory.get('cluster', token.cluster_id)) await inventory.load();

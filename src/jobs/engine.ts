@@ -194,7 +194,7 @@ export class Engine {
       const rows = await tx
         .selectFrom('job')
         .select('id')
-        .where('due_at', '<=', sql<Date>`NOW(6)`)
+        .where('due_at', '<=', sql<string>`NOW(6)`)
         .orderBy('due_at')
         .limit(CLAIM_AT_ONCE)
         .forUpdate()

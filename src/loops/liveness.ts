@@ -38,7 +38,7 @@ export class Liveness {
   async renew(): Promise<void> {
     const { db, processId, url, peerSecret } = this.#o;
     try {
-      const row = { id: processId, url, peer_secret: peerSecret, seen_at: sql<Date>`NOW(6)` };
+      const row = { id: processId, url, peer_secret: peerSecret, seen_at: sql<string>`NOW(6)` };
       await db.insertInto('control_process').values(row).onDuplicateKeyUpdate({ seen_at: sql`NOW(6)` }).execute();
     } catch (error) {
       this.#healthySince = null;
@@ -58,7 +58,7 @@ export class Liveness {
     const living = db
       .selectFrom('control_process')
       .select('id')
-      .where('seen_at', '>', sql<Date>`NOW(6) - INTERVAL ${sql.lit(LEASE_S)} SECOND`);
+      .where('seen_at', '>', sql<string>`NOW(6) - INTERVAL ${sql.lit(LEASE_S)} SECOND`);
     const lost = await db
       .selectFrom('host')
       .select(['id', 'link_process'])
@@ -69,6 +69,6 @@ export class Liveness {
     await Promise.all(
       lost.map((host) => writer.submit(unreachableTransition(host.id, { link_process: host.link_process }))),
     );
-    await db.deleteFrom('control_process').where('seen_at', '<', sql<Date>`NOW(6) - INTERVAL 1 DAY`).execute();
+    await db.deleteFrom('control_process').where('seen_at', '<', sql<string>`NOW(6) - INTERVAL 1 DAY`).execute();
   }
 }

@@ -38,7 +38,7 @@ export class Retention {
       .where('state', '=', 'DESTROYED')
       .where('deleted_at', 'is', null)
       .where('active_job_id', 'is', null)
-      .where('destroyed_at', '<', sql<Date>`NOW(6) - INTERVAL ${sql.lit(Math.round(recoverableMs / 1000))} SECOND`)
+      .where('destroyed_at', '<', sql<string>`NOW(6) - INTERVAL ${sql.lit(Math.round(recoverableMs / 1000))} SECOND`)
       .limit(100)
       .execute();
     for (const vm of vms) {
@@ -64,12 +64,12 @@ export class Retention {
     const { db } = this.#o;
     await db
       .deleteFrom('change')
-      .where('committed_at', '<', sql<Date>`NOW(6) - INTERVAL 1 HOUR`)
+      .where('committed_at', '<', sql<string>`NOW(6) - INTERVAL 1 HOUR`)
       .limit(ROWS_AT_ONCE)
       .execute();
     await db
       .deleteFrom('idempotency_key')
-      .where('created_at', '<', sql<Date>`NOW(6) - INTERVAL 1 DAY`)
+      .where('created_at', '<', sql<string>`NOW(6) - INTERVAL 1 DAY`)
       .limit(ROWS_AT_ONCE)
       .execute();
   }
@@ -79,7 +79,7 @@ export class Retention {
     const last = await db
       .selectFrom('event')
       .select('seq')
-      .where('occurred_at', '<', sql<Date>`NOW(6) - INTERVAL ${sql.lit(eventDays)} DAY`)
+      .where('occurred_at', '<', sql<string>`NOW(6) - INTERVAL ${sql.lit(eventDays)} DAY`)
       .orderBy('seq')
       .limit(ROWS_AT_ONCE)
       .execute();
