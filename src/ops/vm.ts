@@ -83,8 +83,10 @@ export async function actOn(
     input: request,
     parentId,
   };
-  if (vm.active_job_id !== null) {
-    await mustHaveRoomInQueue(context, vm);
+  // Also between two jobs: whoever waits already comes first.
+  const waiting = await countQueued(context, vm);
+  if (vm.active_job_id !== null || waiting > 0) {
+    if (waiting >= QUEUE_MAX) throw queueFull(waiting);
     return { kind: 'write', id: vm.id, jobId, transition: enqueue(workflowForAction(act), job) };
   }
   const plan = await planVm(context, vm, act, request);
@@ -100,7 +102,7 @@ async function requestOf(context: OpsContext, input: ActionInput): Promise<VmReq
   return { hostId, clusterId, force, timeoutMs, forceAfterTimeout };
 }
 
-async function mustHaveRoomInQueue(context: OpsContext, vm: Vm): Promise<void> {
+async function countQueued(context: OpsContext, vm: Vm): Promise<number> {
   const { n } = await context.db
     .selectFrom('job')
     .select((eb) => eb.fn.countAll<number>().as('n'))
@@ -108,9 +110,11 @@ async function mustHaveRoomInQueue(context: OpsContext, vm: Vm): Promise<void> {
     .where('target_id', '=', vm.id)
     .where('state', '=', 'QUEUED')
     .executeTakeFirstOrThrow();
-  if (Number(n) < QUEUE_MAX) return;
-  throw new VirtgraphError({ code: 'QUEUE_FULL', message: `${n} jobs wait for this VM already.`, path: ['id'] });
+  return Number(n);
 }
+
+const queueFull = (waiting: number): VirtgraphError =>
+  new VirtgraphError({ code: 'QUEUE_FULL', message: `${waiting} jobs wait for this VM already.`, path: ['id'] });
 
 export const startVm = action('startVm', 'START');
 export const stopVm = action('stopVm', 'STOP');
