@@ -7,6 +7,12 @@ import type { Database } from './tables.ts';
 const CONNECT_TIMEOUT_MS = 2_000;
 
 /**
+ * A process that is stopped in the middle of a transaction holds its locks, and everyone else waits: after so many
+ * seconds the server ends such a transaction. MySQL has nothing of the kind and reads this as a comment.
+ */
+const IDLE_TRANSACTION = '/*M! idle_transaction_timeout = 3, */';
+
+/**
  * A pool whose sessions run at READ COMMITTED in UTC: no gap locks, so inserts of two writers never wait for each other.
  *
  * @param url `mysql://user:password@host:port/database`, or `…?socket=/path` for a unix socket
@@ -27,7 +33,7 @@ export function openPool(url: string, options: { connections: number; multipleSt
   // Queued before the borrower's first statement on the same connection, so no borrower can overtake it.
   pool.on('connection', (connection) => {
     connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
-    connection.query("SET time_zone = '+00:00', innodb_lock_wait_timeout = 2");
+    connection.query(`SET ${IDLE_TRANSACTION} time_zone = '+00:00', innodb_lock_wait_timeout = 2`);
   });
   return pool;
 }
