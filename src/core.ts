@@ -89,6 +89,10 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
       }
     },
   });
+  const catchUp = async (): Promise<void> => {
+    await feed.catchUp();
+    await inventory.refresh();
+  };
   const progress = new ProgressBoard(writer, log);
   const linkedAgent = new LinkedHostAgent(links, progress);
   const agent = new PeerHostAgent(db, links, linkedAgent);
@@ -96,6 +100,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     db,
     writer,
     inventory,
+    catchUp,
     deliver: (command) => links.deliver(command),
     owner: processId,
     log,
@@ -121,7 +126,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     log,
     ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
   });
-  const opsContext: OpsContext = { db, writer, ids, inventory, log };
+  const opsContext: OpsContext = { db, writer, ids, inventory, catchUp, log };
 
   feed.listen((changes, from) => {
     inventory.changed(changes);

@@ -15,6 +15,7 @@ export class Feed {
   readonly #origin: string;
   readonly #listeners = new Set<FeedListener>();
   #cursor = 0;
+  #tailing: Promise<void> | undefined;
 
   constructor(db: Kysely<Database>, origin: string) {
     this.#db = db;
@@ -37,8 +38,22 @@ export class Feed {
     this.#cursor = await headSeq(this.#db);
   }
 
-  /** Tells what other processes have committed since the last call. */
-  async tail(): Promise<void> {
+  /** Tells what other processes have committed since the last call. One read at a time: two would tell it twice. */
+  tail(): Promise<void> {
+    this.#tailing ??= this.#tail().finally(() => {
+      this.#tailing = undefined;
+    });
+    return this.#tailing;
+  }
+
+  /** Everything that was committed before the call, wherever, has been told when it resolves. */
+  async catchUp(): Promise<void> {
+    // A read that is under way may have been sent before.
+    await this.#tailing;
+    await this.tail();
+  }
+
+  async #tail(): Promise<void> {
     for (;;) {
       const rows = await this.#db
         .selectFrom('change')

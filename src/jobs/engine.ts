@@ -18,6 +18,8 @@ export interface EngineOptions {
   db: Kysely<Database>;
   writer: Writer;
   inventory: Inventory;
+  /** Brings the inventory up to all that was committed before. */
+  catchUp: () => Promise<void>;
   /** Sends a command if its host is linked here; false: it is not. */
   deliver: (command: OpenCommand) => boolean;
   /** This process, as the owner of leases. */
@@ -142,6 +144,7 @@ export class Engine {
     vm: Parameters<typeof planVm>[1],
   ): Promise<{ transition: Transition; settle: (taken: boolean) => void }> {
     const settle = (): void => undefined;
+    await this.#o.catchUp();
     try {
       const plan = await planVm(this.#o, vm, ACTION_OF_KIND[job.kind]!, job.context as VmRequest);
       if (plan.kind === 'already') return { transition: endQueued(job, 'SUCCEEDED', null), settle };

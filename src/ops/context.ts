@@ -12,6 +12,8 @@ export interface OpsContext {
   writer: Writer;
   ids: Ids;
   inventory: Inventory;
+  /** Brings the inventory up to all that was committed before, wherever: nobody is refused for what is over. */
+  catchUp: () => Promise<void>;
   log: Logger;
 }
 

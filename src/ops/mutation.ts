@@ -63,7 +63,12 @@ export function mutation<I extends Base>(
 
 async function attempt(context: OpsContext, key: Key | null, decide: () => Promise<Decision>): Promise<Payload> {
   for (let tries = 1; tries <= TRIES; tries++) {
-    const decision = await decide();
+    const decision = await decide().catch(async (error: unknown) => {
+      if (!(error instanceof VirtgraphError)) throw error;
+      // It may rest on what another control plane has changed a moment ago, for the same caller even.
+      await context.catchUp();
+      return decide();
+    });
     if (decision.kind === 'already') return already(context, key, decision.id);
     const { transition, id, jobId, settle } = decision;
     const outcome = await submit(

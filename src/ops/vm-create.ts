@@ -213,7 +213,7 @@ export async function explainPlacement(
   }
   const input = parsed.data;
   const { inventory } = context;
-  await inventory.refresh();
+  await context.catchUp();
   const zone = known(inventory, 'zone', input.zoneId, 'zoneId');
   const offering = known(inventory, 'offering', input.offeringId, 'offeringId');
   const template = input.templateId == null ? null : readyTemplate(inventory, input.templateId, zone.id);
