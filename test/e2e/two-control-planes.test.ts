@@ -72,10 +72,13 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     assert.deepEqual(new Set(ends.map((job) => job.state)), new Set(['SUCCEEDED']));
     const query = '{ hosts { nodes { vms(first: 0) { totalCount } } } }';
     const { hosts } = await apis[1]!.request<{ hosts: { nodes: { vms: { totalCount: number } }[] } }>(query);
-    assert.deepEqual(
-      hosts.nodes.map((host) => host.vms.totalCount),
-      [6, 6, 6, 6],
+    const counts = hosts.nodes.map((host) => host.vms.totalCount);
+    assert.equal(
+      counts.reduce((sum, count) => sum + count, 0),
+      24,
     );
+    // Each plane spreads by what it believes of the other's placements a moment ago.
+    assert.ok(Math.min(...counts) >= 3, String(counts));
     assert.deepEqual(await auditCounters(product.database.db), []);
   });
 
