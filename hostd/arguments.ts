@@ -109,7 +109,8 @@ async function readFake(json: string | undefined, file: string | undefined): Pro
     parseFakeConfig(config);
     return config as HostdOptions['fake'];
   } catch (error) {
-    throw new ArgumentError((error as Error).message, { cause: error });
+    const option = file === undefined ? '--fake' : '--fake-config';
+    throw new ArgumentError(`${option}: ${(error as Error).message}`, { cause: error });
   }
 }
 

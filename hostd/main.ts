@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import { destination, pino } from 'pino';
+import { destination, levels, pino } from 'pino';
 import { ArgumentError, HELP, readArguments } from './arguments.ts';
 import { type Hostd, HostdOptionsError, startHostd } from './daemon.ts';
 import { DataFolderInUse } from './data-folder.ts';
@@ -15,7 +15,10 @@ async function main(): Promise<void> {
   }
   // The handshakes of many hosts leave much that is soon garbage; V8 would keep the room for it for good.
   if ((options.count ?? 1) > 1) setFlagsFromString('--semi-space-growth-factor=1');
-  const log = pino({ name: 'hostd', level: process.env['LOG_LEVEL'] ?? 'info' }, destination(2));
+  const { LOG_LEVEL: level = 'info' } = process.env;
+  if (!(level in levels.values))
+    throw new ArgumentError(`LOG_LEVEL is one of ${Object.keys(levels.values).join(', ')}`);
+  const log = pino({ name: 'hostd', level }, destination(2));
   const hostd = await startHostd({ ...options, log });
   endOnSignal(hostd, log);
   try {

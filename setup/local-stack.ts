@@ -111,11 +111,13 @@ export class LocalStack {
     return service;
   }
 
-  #stopWith(name: string, part: { ended: Promise<void>; logPath: string }): void {
+  #stopWith(name: string, part: { ended: Promise<string>; logPath: string }): void {
     const { stopping } = this.#options;
-    part.ended.then(async () => {
+    part.ended.then(async (how) => {
       if (stopping.signal.aborted) return;
-      stopping.abort(new Error(`${name} ended by itself. ${await lastLines(part.logPath)}`));
+      // One that SIGKILL hits can write no last words: by a person, or by the kernel when memory ran out.
+      const words = how.includes('SIGKILL') ? `Its log: ${part.logPath}` : await lastLines(part.logPath);
+      stopping.abort(new Error(`${name} ${how}. ${words}`));
     });
   }
 }

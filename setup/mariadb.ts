@@ -7,7 +7,7 @@ import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { untilFolderYields } from './folder-watch.ts';
-import { type ProcessIdentity, ProcessRecords, stopProcess, untilEnded } from './process-record.ts';
+import { childEnd, type ProcessIdentity, ProcessRecords, stopProcess, untilEnded } from './process-record.ts';
 
 const run = promisify(execFile);
 const DATABASE = 'virtgraph';
@@ -27,8 +27,8 @@ export interface MariaDb {
   socketPath: string;
   pid: number;
   logPath: string;
-  /** Resolves when the server has ended, for whatever reason. */
-  ended: Promise<void>;
+  /** Resolves when the server has ended, for whatever reason, and says how. */
+  ended: Promise<string>;
   /** Shuts it down cleanly and waits for the end of the process. May be called twice. */
   stop(): Promise<void>;
 }
@@ -48,7 +48,7 @@ export async function startMariaDb(folder: string): Promise<MariaDb> {
   const running = await records.running('process');
   if (!running) await initialise(dataFolder);
   const { server, ended } = running
-    ? { server: running, ended: untilEnded(running, { ref: false }) }
+    ? { server: running, ended: untilEnded(running, { ref: false }).then(() => 'ended') }
     : await launch({ home, dataFolder, logPath, socketPath, records });
   try {
     const connection = await firstConnection(home, socketPath, ended);
@@ -113,7 +113,7 @@ async function temporaryFolder(home: string): Promise<string> {
 
 interface Launched {
   server: ProcessIdentity;
-  ended: Promise<void>;
+  ended: Promise<string>;
 }
 
 interface Launch {
@@ -143,14 +143,14 @@ async function launch({ home, dataFolder, logPath, socketPath, records }: Launch
     // A session of its own: Ctrl-C at the terminal must not end the database before those who still use it.
     { detached: true, stdio: ['ignore', log.fd, log.fd] },
   );
-  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()));
+  const ended = childEnd(server);
   await once(server, 'spawn');
   await log.close();
   return { server: await records.put('process', server.pid!), ended };
 }
 
 /** Resolves with a connection as soon as the server takes one: each line of its log is a reason to try. */
-async function firstConnection(home: string, socketPath: string, ended: Promise<void>): Promise<Connection> {
+async function firstConnection(home: string, socketPath: string, ended: Promise<unknown>): Promise<Connection> {
   const gone = new AbortController();
   ended.then(() => gone.abort(new Error('the server ended')));
   const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(START_TIMEOUT_MS)]);

@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -43,6 +44,13 @@ export async function untilEnded(
   options: { signal?: AbortSignal; ref?: boolean } = {},
 ): Promise<void> {
   while (await isRunning(process)) await wait(LOOK_EVERY_MS, undefined, options);
+}
+
+/** Resolves when a child has ended, with how it did: `was killed (SIGKILL)`, `ended with exit code 1`. */
+export function childEnd(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal ? `was killed (${signal})` : `ended with exit code ${code}`));
+  });
 }
 
 /** SIGTERM, then SIGKILL after `graceMs`. Answers whether it ended by itself; one that doesn't run has. */

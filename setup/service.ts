@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdir, open, readFile, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { untilFolderYields } from './folder-watch.ts';
-import { type ProcessRecords, stopProcess } from './process-record.ts';
+import { childEnd, type ProcessRecords, stopProcess } from './process-record.ts';
 
 const READY_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 15_000;
@@ -14,7 +14,8 @@ export interface Service {
   /** The line that it printed when it was ready: `{"ready":true,…}`. */
   ready: Readonly<Record<string, unknown>>;
   logPath: string;
-  ended: Promise<void>;
+  /** Says how. */
+  ended: Promise<string>;
   /** SIGTERM, then SIGKILL when it takes too long. May be called twice. */
   stop(): Promise<void>;
 }
@@ -43,7 +44,7 @@ export async function startService(options: ServiceOptions): Promise<Service> {
   const log = await open(logPath, 'a', 0o600);
   const { size: logStart } = await log.stat();
   const child = spawn(process.execPath, args, { cwd, env, detached: true, stdio: ['ignore', log.fd, log.fd] });
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const ended = childEnd(child);
   await once(child, 'spawn');
   await log.close();
   const identity = await records.put(name, child.pid!);

@@ -15,8 +15,8 @@ interface VmRow {
 
 /** Lists the VMs that are there; where there is none, makes the first and shows it come up. */
 export async function showVms(api: ControlApi, signal: AbortSignal): Promise<void> {
-  const { vms } = await api.request<{ vms: { nodes: VmRow[] } }>(
-    '{ vms(first: 50) { nodes { name state vcpus memoryMib host { name } } } }',
+  const { vms } = await api.request<{ vms: { nodes: VmRow[]; totalCount: number } }>(
+    '{ vms(first: 50) { nodes { name state vcpus memoryMib host { name } } totalCount } }',
   );
   if (vms.nodes.length === 0) return createFirstVm(api, signal);
   console.log('\nVMs');
@@ -24,6 +24,8 @@ export async function showVms(api: ControlApi, signal: AbortSignal): Promise<voi
     const facts = `${vcpus} vCPU${vcpus === 1 ? '' : 's'}, ${memoryMib} MiB${host ? `, on ${host.name}` : ''}`;
     console.log(`  ${name.padEnd(20)}${state.padEnd(12)}${facts}`);
   }
+  const more = vms.totalCount - vms.nodes.length;
+  if (more > 0) console.log(`  … and ${more} more`);
 }
 
 async function createFirstVm(api: ControlApi, signal: AbortSignal): Promise<void> {

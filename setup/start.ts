@@ -6,6 +6,8 @@ import { ProcessRecords } from './process-record.ts';
 import { findVmProcesses } from './process-search.ts';
 import { showVms } from './show-vms.ts';
 
+const USAGE = 'usage: npm start -- [--port NUMBER]';
+
 /** The reason of an end that somebody asked for. */
 class Interrupted extends Error {}
 
@@ -28,12 +30,18 @@ if (await records.claim('start')) {
 
 function portOption(): number {
   try {
-    const { values } = parseArgs({ options: { port: { type: 'string', default: '4000' } } });
+    const { values } = parseArgs({
+      options: { port: { type: 'string', default: '4000' }, help: { type: 'boolean', default: false } },
+    });
+    if (values.help) {
+      console.log(USAGE);
+      process.exit(0);
+    }
     const port = Number(values.port);
     if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`--port ${values.port} is no port`);
     return port;
   } catch (error) {
-    console.error(`${(error as Error).message}\nusage: npm start -- [--port NUMBER]`);
+    console.error(`${(error as Error).message}\n${USAGE}`);
     process.exit(1);
   }
 }
@@ -56,12 +64,13 @@ Ctrl-C stops the control plane, hostd and the database; the VMs go on running. n
   }
   await stack.stop();
   const { reason } = stopping.signal;
+  const running = (await findVmProcesses(dataFolder)).length;
   if (reason instanceof Interrupted) {
-    const running = (await findVmProcesses(dataFolder)).length;
     console.log(`\nStopped. ${farewell(running)}`);
     return 0;
   }
   console.error(`\n${reason instanceof Error ? reason.message : reason}`);
+  if (running > 0) console.error(`\nThe rest is stopped. ${farewell(running)}`);
   return 1;
 }
 

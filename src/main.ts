@@ -17,7 +17,7 @@ const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--orig
 Environment
   DATABASE_URL    mysql://user:password@host:port/database, or …?socket=/path (required)
   VIRTGRAPH_DATA  folder of the admin token (default .virtgraph)
-  LOG_LEVEL       debug, info, warn, error (default info)
+  LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
 
 function fail(message: string): never {
@@ -59,6 +59,7 @@ const { DATABASE_URL: databaseUrl, VIRTGRAPH_DATA = '.virtgraph', LOG_LEVEL = 'i
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
 if (!databaseUrl) fail('DATABASE_URL is not set.');
 if (!URL.canParse(databaseUrl)) fail('DATABASE_URL is not a URL.');
+if (!(LOG_LEVEL in pino.levels.values)) fail(`LOG_LEVEL is one of ${Object.keys(pino.levels.values).join(', ')}.`);
 
 const dataPath = resolve(VIRTGRAPH_DATA);
 await mkdir(dataPath, { recursive: true, mode: 0o700 });

@@ -127,12 +127,24 @@ const ORDER = Object.entries(RULES) as [PlacementRule, Rule][];
 /** What needs nothing fits even where a cap was lowered below what is in use. */
 const hasRoom = (free: number, needed: number): boolean => needed === 0 || free >= needed;
 
+const BYTE_UNITS = [
+  [2 ** 30, ' GiB'],
+  [2 ** 20, ' MiB'],
+  [2 ** 10, ' KiB'],
+] as const;
+
+/** The largest in which all of so many bytes are whole, so that a person reads short numbers that add up. */
+const wholeUnit = (...bytes: number[]) =>
+  BYTE_UNITS.find(([scale]) => bytes.every((amount) => amount % scale === 0)) ?? ([1, ' B'] as const);
+
 /** Below zero, where a cap was lowered or others are about to take more than there is, nothing is free. */
 function short(required: number, free: number, cap: number, what: string, unit: string): Refusal {
   const available = Math.max(free, 0);
   const missing = required - available;
+  const [scale, shown] = unit === ' B' ? wholeUnit(required, available, cap) : ([1, unit] as const);
+  const [needs, has, ofAll, lacks] = [required, available, cap, missing].map((amount) => `${amount / scale}${shown}`);
   return {
-    message: `Not enough ${what}: ${required}${unit} needed, ${available}${unit} of ${cap}${unit} free, ${missing}${unit} missing.`,
+    message: `Not enough ${what}: ${needs} needed, ${has} of ${ofAll} free, ${lacks} missing.`,
     required,
     available,
     unit: unit.trim() || what,

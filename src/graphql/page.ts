@@ -44,7 +44,7 @@ export function stretchOf(args: PageArgs, order: Order, table: string, key: stri
   if (backwards && args.first != null) throw invalid('Give `first` or `last`, not both.', 'last');
   const size = args.last ?? args.first ?? DEFAULT_PAGE;
   const field = backwards ? 'last' : 'first';
-  if (size < 0 || size > MAX_PAGE) throw invalid(`Between 0 and ${MAX_PAGE}.`, field);
+  if (size < 0 || size > MAX_PAGE) throw invalid(`\`${field}\` is between 0 and ${MAX_PAGE}.`, field);
   const conditions: Condition[] = [];
   const bound = (cursor: string, name: 'after' | 'before') => {
     const ascending = (order.direction === 'ASC') === (name === 'after');

@@ -193,7 +193,9 @@ export class Pipeline {
     const cost = costOf(this.schema, document, params.operationName, params.variables);
     if (cost <= limits.cost) return cost;
     throw new Refusal([
-      limitExceeded(`The operation may cost ${cost}; ${limits.cost} is allowed. Ask for fewer objects or fields.`),
+      limitExceeded(
+        `The operation may cost ${cost}; ${limits.cost} is allowed. Ask for fewer fields, or shorter lists with \`first\`.`,
+      ),
     ]);
   }
 

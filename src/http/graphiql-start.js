@@ -18,12 +18,13 @@ self.MonacoEnvironment = {
   },
 };
 
-function askForToken() {
+function askForToken(problem) {
   const form = document.createElement('form');
   form.className = 'sign-in';
   form.innerHTML = `
     <h1>Virtgraph</h1>
     <label>Access token <input name="token" type="password" autocomplete="off" required autofocus></label>
+    ${problem}
     <button>Sign in</button>`;
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -51,4 +52,4 @@ if (token && (await isKnown())) {
     defaultQuery: document.querySelector('#default-query').textContent,
     shouldPersistHeaders: false,
   });
-} else askForToken();
+} else askForToken(token ? '<span role="alert">Nobody has this token.</span>' : '');

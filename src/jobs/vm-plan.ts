@@ -239,7 +239,7 @@ const neverCreated = (vm: Vm): VirtgraphError =>
 export const invalidState = (vm: Vm, action: VmAction, allowed: VmAction[]): VirtgraphError =>
   new VirtgraphError({
     code: 'INVALID_STATE',
-    message: `The VM is ${vm.state}, so it cannot ${action.toLowerCase()}. ${
+    message: `The VM is ${vm.state}: ${action.toLowerCase()} is not possible now. ${
       allowed.length === 0
         ? 'Wait for what is under way.'
         : `It can: ${allowed.map((a) => a.toLowerCase()).join(', ')}.`

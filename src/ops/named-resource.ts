@@ -245,6 +245,9 @@ const remove = (kind: NamedKind, name: string) =>
     };
   });
 
+/** `a, b and c` */
+const ENUMERATION = new Intl.ListFormat('en-GB');
+
 /** Says what is in the way. The guard in the transaction decides; this is for people. */
 async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: NamedRow): Promise<void> {
   const found: string[] = [];
@@ -262,7 +265,7 @@ async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: NamedRow)
   if (found.length === 0) return;
   throw new VirtgraphError({
     code: 'NOT_EMPTY',
-    message: `The ${NOUN[kind]} ${row.name} still has ${found.join(' and ')}.`,
+    message: `The ${NOUN[kind]} ${row.name} still has ${ENUMERATION.format(found)}.`,
     path: ['id'],
   });
 }

@@ -99,6 +99,16 @@ describe('placement', () => {
       'B',
     ],
     [
+      'STORAGE',
+      host(),
+      request({ diskBytes: 2 ** 30 }),
+      [storage({ bytesFree: 768 * 2 ** 20, bytesCap: 2 ** 40 })],
+      'Not enough room on primary storage s1: 1024 MiB needed, 768 MiB of 1048576 MiB free, 256 MiB missing.',
+      2 ** 30,
+      768 * 2 ** 20,
+      'B',
+    ],
+    [
       'VCPUS',
       host({ vcpusFree: -3 }),
       request(),

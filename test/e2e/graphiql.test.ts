@@ -104,8 +104,7 @@ suite('GraphiQL in a browser', { skip: CHROMIUM ? false : 'no chromium is instal
     const token = page.getByLabel('Access token');
     await token.fill('unknown');
     await page.getByRole('button', { name: 'Sign in' }).click();
-    await page.waitForLoadState();
-    await token.waitFor();
+    await page.getByRole('alert').getByText('Nobody has this token.').waitFor();
     await token.fill('secret-token');
     await page.getByRole('button', { name: 'Sign in' }).click();
     await page.locator('.graphiql-execute-button').waitFor();

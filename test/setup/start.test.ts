@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -63,9 +64,18 @@ describe('npm start', { timeout: 240_000 }, () => {
     assert.match(await again.until(/stops everything\.\n/), /^ {2}first-vm +RUNNING +1 vCPU, 256 MiB, on host-1$/m);
     assert.deepEqual(await findVmProcesses(folder), [vm]);
 
+    const hostd = await new ProcessRecords(join(folder, 'run')).running('hostd');
+    process.kill(hostd!.pid, 'SIGKILL');
+    assert.match((await again.end()).complaints, /hostd was killed.*\n\nThe rest is stopped\. 1 VM goes on running/);
+
+    const last = start();
+    await last.until(/stops everything\.\n/);
     assert.match((await run('down').end()).printed, /Stopped start .*\nStopped a VM .*\n$/);
     assert.deepEqual(await findVmProcesses(folder), []);
-    assert.equal((await again.end()).code, 0);
+    const vmId = /guest=(vm_\w+)/.exec(vm.command)![1]!;
+    const groups = ['', 'cpu', 'memory'].map((controller) => join('/sys/fs/cgroup', controller, 'virtgraph', vmId));
+    assert.deepEqual(groups.filter(existsSync), [], 'not even the limits of the VM are left');
+    assert.equal((await last.end()).code, 0);
   });
 
   test('takes up what a killed start left, and says when a part of it ends by itself', async () => {
@@ -83,7 +93,7 @@ describe('npm start', { timeout: 240_000 }, () => {
     process.kill(control!.pid, 'SIGKILL');
     const broken = await next.end();
     assert.equal(broken.code, 1);
-    assert.match(broken.complaints, /control ended by itself\. .*control\.log ends with:/);
+    assert.match(broken.complaints, /control was killed \(SIGKILL\)\. Its log: .*control\.log\n/);
     assert.equal(await records.running('hostd'), null);
   });
 
