@@ -20,7 +20,8 @@ export interface JoinTokenPayload extends Payload {
  * cannot tell the first again: only its hash is kept.
  */
 export async function createHostJoinToken(context: OpsContext, actor: Actor, raw: unknown): Promise<JoinTokenPayload> {
-  const token = randomBytes(32).toString('base64url');
+  // A prefix, so that it never begins with a dash, which a command line takes for an option.
+  const token = `vgj_${randomBytes(32).toString('base64url')}`;
   let expiresAt: Date | null = null;
   let made = false;
   const make = mutation(
