@@ -1,4 +1,4 @@
-import { Kysely, MysqlDialect, type MysqlPool, type MysqlPoolConnection } from 'kysely';
+import { Kysely, MysqlDialect, type MysqlPool, type MysqlPoolConnection, sql, type Transaction } from 'kysely';
 import { createPool, type Pool, type PoolConnection, type PoolOptions } from 'mysql2';
 import { isTimeout, timedOut } from './failure.ts';
 import type { Database } from './tables.ts';
@@ -7,10 +7,12 @@ import type { Database } from './tables.ts';
 const CONNECT_TIMEOUT_MS = 2_000;
 
 /**
- * A process that is stopped in the middle of a transaction holds its locks, and everyone else waits: after so many
- * seconds the server ends such a transaction. MySQL has nothing of the kind and reads this as a comment.
+ * A process that is stopped in the middle of a transaction holds its locks, and everyone else waits. Between these two
+ * the server gives up a session that has said nothing for three seconds, and with it its transaction: the one setting
+ * for this that MariaDB and MySQL share.
  */
-const IDLE_TRANSACTION = '/*M! idle_transaction_timeout = 3, */';
+export const LOCKS_BEGIN = 'SET wait_timeout = 3';
+export const LOCKS_END = 'SET wait_timeout = DEFAULT';
 
 /**
  * A pool whose sessions run at READ COMMITTED in UTC: no gap locks, so inserts of two writers never wait for each other.
@@ -33,7 +35,7 @@ export function openPool(url: string, options: { connections: number; multipleSt
   // Queued before the borrower's first statement on the same connection, so no borrower can overtake it.
   pool.on('connection', (connection) => {
     connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED');
-    connection.query(`SET ${IDLE_TRANSACTION} time_zone = '+00:00', innodb_lock_wait_timeout = 2`);
+    connection.query("SET time_zone = '+00:00', innodb_lock_wait_timeout = 2");
   });
   return pool;
 }
@@ -49,6 +51,17 @@ export const ANSWER_WITHIN = { waitMs: 1_900, statementMs: 2_900 };
  */
 export const openDatabase = (pool: Pool, limits?: typeof ANSWER_WITHIN): Kysely<Database> =>
   new Kysely<Database>({ dialect: new MysqlDialect({ pool: limits ? limited(pool, limits) : pool }) });
+
+/** A transaction that locks rows, for whatever doesn't go through the writer. */
+export const locking = <T>(db: Kysely<Database>, work: (tx: Transaction<Database>) => Promise<T>): Promise<T> =>
+  db.connection().execute(async (session) => {
+    await sql.raw(LOCKS_BEGIN).execute(session);
+    try {
+      return await session.transaction().execute(work);
+    } finally {
+      await sql.raw(LOCKS_END).execute(session);
+    }
+  });
 
 type Acquired = (error: unknown, connection: MysqlPoolConnection) => void;
 

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers';
 import type { CompiledQuery, Kysely } from 'kysely';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { codeOf, isConnectionLost, isOutage, isRetryable, isTimeout, timedOut } from './failure.ts';
+import { LOCKS_BEGIN, LOCKS_END } from './pool.ts';
 import { feedStatements, type Statement, statementsFor } from './statements.ts';
 import type { Database } from './tables.ts';
 import { emptyTransition, type Outcome, type Refusal, type Transition } from './transition.ts';
@@ -176,16 +177,18 @@ export class Writer {
 
 /** Two round trips: all up to the guards, then the feed and COMMIT once each statement hit the rows that it must. */
 async function runGuarded(connection: PoolConnection, guarded: Statement[], feed: CompiledQuery[]): Promise<void> {
-  const results = await run(connection, [BEGIN, ...guarded.map((s) => s.query)]);
+  const results = await run(connection, [...BEGIN, ...guarded.map((s) => s.query)]);
   guarded.forEach(({ mustHit, otherwise }, i) => {
-    if (mustHit !== null && hits(results[i + 1]) !== mustHit) throw new Refused(otherwise);
+    if (mustHit !== null && hits(results[BEGIN.length + i]) !== mustHit) throw new Refused(otherwise);
   });
-  await run(connection, [...feed, COMMIT]);
+  await run(connection, [...feed, ...COMMIT]);
 }
 
-const BEGIN = { sql: 'START TRANSACTION', parameters: [] };
-const COMMIT = { sql: 'COMMIT', parameters: [] };
 type Text = Pick<CompiledQuery, 'sql' | 'parameters'>;
+const plain = (sql: string): Text => ({ sql, parameters: [] });
+const BEGIN = [plain(LOCKS_BEGIN), plain('START TRANSACTION')];
+const COMMIT = [plain('COMMIT'), plain(LOCKS_END)];
+const ROLLBACK = [plain('ROLLBACK'), plain(LOCKS_END)];
 
 async function run(connection: PoolConnection, queries: Text[]): Promise<unknown[]> {
   const [results] = await connection.query({
@@ -206,7 +209,7 @@ async function abandon(connection: PoolConnection, error: unknown): Promise<void
     connection.destroy();
     return;
   }
-  await connection.query('ROLLBACK').then(
+  await run(connection, ROLLBACK).then(
     () => connection.release(),
     () => connection.destroy(),
   );

@@ -53,6 +53,9 @@ export function decodeId(id: string): { kind: ResourceKind; uid: Buffer } | null
   return kind && uid ? { kind, uid } : null;
 }
 
+/** What is said of an id that is none of this kind. */
+export const notAnId = (kind: ResourceKind): string => `Not an id like \`${ID_PREFIX[kind]}_…\`.`;
+
 /** The uid of a public id that must be of one kind; null when it is not. */
 export function decodeIdOf(kind: ResourceKind, id: string): Buffer | null {
   const decoded = decodeId(id);

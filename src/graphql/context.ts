@@ -22,7 +22,7 @@ export const WANTED_NOUNS = {
 export type WantedKind = keyof typeof WANTED_NOUNS;
 
 type WantedMutation = `${'enable' | 'disable' | 'delete'}${(typeof WANTED_NOUNS)[WantedKind]}`;
-type OwnMutation = Exclude<keyof Inputs, 'byId' | 'createHostJoinToken'>;
+type OwnMutation = Exclude<keyof Inputs, 'createHostJoinToken'>;
 /** Mutations that answer with a resource, a job or errors. */
 export type MutationName = OwnMutation | WantedMutation;
 export type InputOf<M extends MutationName> = M extends keyof Inputs ? Inputs[M] : ById;

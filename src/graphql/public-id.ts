@@ -1,5 +1,5 @@
 import { VirtgraphError } from '../domain/errors.ts';
-import { decodeId, decodeIdOf, ID_PREFIX, type ResourceKind } from '../domain/ids.ts';
+import { decodeId, decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 
 const malformed = (message: string, path: string[]): VirtgraphError =>
   new VirtgraphError({ code: 'INVALID_INPUT', message, path });
@@ -11,7 +11,7 @@ const malformed = (message: string, path: string[]): VirtgraphError =>
  */
 export function uidOf(kind: ResourceKind, id: string, path: string[]): Buffer {
   const uid = decodeIdOf(kind, id);
-  if (!uid) throw malformed(`Not an id like \`${ID_PREFIX[kind]}_…\`.`, path);
+  if (!uid) throw malformed(notAnId(kind), path);
   return uid;
 }
 

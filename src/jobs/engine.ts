@@ -3,6 +3,7 @@ import DataLoader from 'dataloader';
 import { type Kysely, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Inventory } from '../db/inventory.ts';
+import { locking } from '../db/pool.ts';
 import type { Database } from '../db/tables.ts';
 import { type Change, emptyTransition, type OpenCommand, type Transition } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
@@ -193,7 +194,7 @@ export class Engine {
   }
 
   async #claim(): Promise<number[]> {
-    return this.#o.db.transaction().execute(async (tx) => {
+    return locking(this.#o.db, async (tx) => {
       const rows = await tx
         .selectFrom('job')
         .select('id')

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 import { hasControlCharacters, nameProblem } from '../domain/name.ts';
 
 /**
@@ -15,9 +16,12 @@ const name = z.string().superRefine((value, context) => {
   const problem = nameProblem(value);
   if (problem) context.addIssue({ code: 'custom', message: problem });
 });
-const id = z.string();
-const count = (min: number, max: number, unit: string) =>
-  z.number().int().min(min, `At least ${min}${unit}.`).max(max, `At most ${max}${unit}.`);
+/** Of the right form; whether there is such a thing is asked later. */
+const idOf = (kind: ResourceKind) => z.string().refine((value) => decodeIdOf(kind, value) !== null, notAnId(kind));
+const count = (min: number, max: number, unit: string) => {
+  const between = `Between ${min} and ${max}${unit}.`;
+  return z.number().int(between).min(min, between).max(max, between);
+};
 const absolutePath = text(1024)
   .refine((value) => value.startsWith('/'), 'Must be an absolute path.')
   .refine((value) => !hasControlCharacters(value), 'May not hold control characters.')
@@ -35,8 +39,12 @@ const base = {
 };
 const expectedGeneration = z.number().int().nullish();
 const only = <T extends z.ZodRawShape>(shape: T) => z.object({ ...base, ...shape });
-const byId = only({ id });
-const update = <T extends z.ZodRawShape>(shape: T) => only({ id, expectedGeneration, ...shape });
+/** What enableX, disableX and deleteX of every kind of the hierarchy take. */
+export const byId = (kind: ResourceKind) => only({ id: idOf(kind) });
+const vmId = byId('vm');
+const jobId = byId('job');
+const update = <T extends z.ZodRawShape>(kind: ResourceKind, shape: T) =>
+  only({ id: idOf(kind), expectedGeneration, ...shape });
 
 const vcpus = count(1, 256, ' vCPUs');
 const memoryMib = count(64, 4_194_304, ' MiB');
@@ -44,80 +52,89 @@ const diskGib = count(1, 65_536, ' GiB');
 
 export const INPUTS = {
   createZone: only({ name }),
-  updateZone: update({ name: name.nullish() }),
-  createPod: only({ zoneId: id, name }),
-  updatePod: update({ name: name.nullish() }),
+  updateZone: update('zone', { name: name.nullish() }),
+  createPod: only({ zoneId: idOf('zone'), name }),
+  updatePod: update('pod', { name: name.nullish() }),
   createCluster: only({
-    podId: id,
+    podId: idOf('pod'),
     name,
     vcpuOvercommit: overcommit.nullish(),
     memoryOvercommit: overcommit.nullish(),
   }),
-  updateCluster: update({
+  updateCluster: update('cluster', {
     name: name.nullish(),
     vcpuOvercommit: overcommit.nullish(),
     memoryOvercommit: overcommit.nullish(),
   }),
   createHostJoinToken: only({
-    clusterId: id,
+    clusterId: idOf('cluster'),
     maxHosts: count(1, 10_000, ' hosts').nullish(),
     expiresInMs: count(1_000, 604_800_000, ' ms').nullish(),
   }),
-  updateHost: update({ name: name.nullish() }),
-  createPrimaryStorage: only({ clusterId: id, name, path: absolutePath, capacityGib: count(1, 1_048_576, ' GiB') }),
-  updatePrimaryStorage: update({ name: name.nullish(), capacityGib: count(1, 1_048_576, ' GiB').nullish() }),
+  updateHost: update('host', { name: name.nullish() }),
+  createPrimaryStorage: only({
+    clusterId: idOf('cluster'),
+    name,
+    path: absolutePath,
+    capacityGib: count(1, 1_048_576, ' GiB'),
+  }),
+  updatePrimaryStorage: update('primary_storage', {
+    name: name.nullish(),
+    capacityGib: count(1, 1_048_576, ' GiB').nullish(),
+  }),
   createOffering: only({ name, vcpus, memoryMib, diskGib: diskGib.nullish() }),
-  updateOffering: update({ name: name.nullish() }),
-  registerTemplate: only({ zoneId: id, name, fileName, format: z.enum(['QCOW2', 'RAW']) }),
-  updateTemplate: update({ name: name.nullish() }),
-
-  /** enableX, disableX and deleteX of every kind above take this. */
-  byId,
+  updateOffering: update('offering', { name: name.nullish() }),
+  registerTemplate: only({ zoneId: idOf('zone'), name, fileName, format: z.enum(['QCOW2', 'RAW']) }),
+  updateTemplate: update('template', { name: name.nullish() }),
 
   createVm: only({
     name,
     description: text(4096).nullish(),
-    zoneId: id,
-    clusterId: id.nullish(),
-    hostId: id.nullish(),
-    offeringId: id,
-    templateId: id,
+    zoneId: idOf('zone'),
+    clusterId: idOf('cluster').nullish(),
+    hostId: idOf('host').nullish(),
+    offeringId: idOf('offering'),
+    templateId: idOf('template'),
     start: z.boolean().nullish(),
   }),
-  updateVm: update({
+  updateVm: update('vm', {
     name: name.nullish(),
     description: text(4096).nullish(),
     /** Another size, while the VM is stopped. */
-    offeringId: id.nullish(),
+    offeringId: idOf('offering').nullish(),
   }),
-  startVm: only({ id, clusterId: id.nullish(), hostId: id.nullish() }),
+  startVm: only({ id: idOf('vm'), clusterId: idOf('cluster').nullish(), hostId: idOf('host').nullish() }),
   stopVm: only({
-    id,
+    id: idOf('vm'),
     force: z.boolean().nullish(),
     timeoutMs: count(1_000, 3_600_000, ' ms').nullish(),
     forceAfterTimeout: z.boolean().nullish(),
   }),
-  rebootVm: only({ id, timeoutMs: count(1_000, 3_600_000, ' ms').nullish(), forceAfterTimeout: z.boolean().nullish() }),
-  resetVm: byId,
-  pauseVm: byId,
-  resumeVm: byId,
-  destroyVm: byId,
-  recoverVm: byId,
-  expungeVm: byId,
+  rebootVm: only({
+    id: idOf('vm'),
+    timeoutMs: count(1_000, 3_600_000, ' ms').nullish(),
+    forceAfterTimeout: z.boolean().nullish(),
+  }),
+  resetVm: vmId,
+  pauseVm: vmId,
+  resumeVm: vmId,
+  destroyVm: vmId,
+  recoverVm: vmId,
+  expungeVm: vmId,
 
-  cancelJob: byId,
-  retryJob: byId,
-  resolveJob: only({ id, resolution: z.enum(['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK']) }),
+  cancelJob: jobId,
+  retryJob: jobId,
+  resolveJob: only({ id: idOf('job'), resolution: z.enum(['RETRY_STEP', 'SKIP_STEP', 'ROLL_BACK']) }),
 };
 
 export type Inputs = { [K in keyof typeof INPUTS]: z.infer<(typeof INPUTS)[K]> };
-export type ById = Inputs['byId'];
+export type ById = z.infer<ReturnType<typeof byId>>;
 
 export const explainPlacementInput = z.object({
-  zoneId: id,
-  clusterId: id.nullish(),
-  hostId: id.nullish(),
-  offeringId: id,
-  templateId: id.nullish(),
+  zoneId: idOf('zone'),
+  clusterId: idOf('cluster').nullish(),
+  hostId: idOf('host').nullish(),
+  offeringId: idOf('offering'),
+  templateId: idOf('template').nullish(),
 });
 export type ExplainPlacementInput = z.infer<typeof explainPlacementInput>;

@@ -18,7 +18,7 @@ import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
 import type { OpsContext } from './context.ts';
-import { INPUTS } from './inputs.ts';
+import { byId } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 
 /** The kinds that operators name, switch and delete in the same way. */
@@ -208,7 +208,7 @@ export async function update<I extends UpdateInput>(
 }
 
 const switchTo = (kind: NamedKind, name: string, wanted: 'ENABLED' | 'DISABLED') =>
-  mutation(name, { verb: 'update', kind }, INPUTS.byId, async (context, input, asker) => {
+  mutation(name, { verb: 'update', kind }, byId(kind), async (context, input, asker) => {
     const row = await find(context, kind, input.id, ['id']);
     if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
     return changed(kind, row, asker, { wanted_state: wanted }, [
@@ -217,7 +217,7 @@ const switchTo = (kind: NamedKind, name: string, wanted: 'ENABLED' | 'DISABLED')
   });
 
 const remove = (kind: NamedKind, name: string) =>
-  mutation(name, { verb: 'delete', kind }, INPUTS.byId, async (context, input, asker) => {
+  mutation(name, { verb: 'delete', kind }, byId(kind), async (context, input, asker) => {
     const row = await find(context, kind, input.id, ['id']);
     await mustBeEmpty(context.db, kind, row);
     return {

@@ -45,8 +45,8 @@ describe('the schema', () => {
   };
 
   it('has every column that tables.ts declares, as nullable as it says, and no table besides', async () => {
-    const { rows } = await sql<{ t: string; c: string; n: string; generated: string | null }>`
-      SELECT table_name AS t, column_name AS c, is_nullable AS n, generation_expression AS generated
+    const { rows } = await sql<{ t: string; c: string; n: string; computed: string | null }>`
+      SELECT table_name AS t, column_name AS c, is_nullable AS n, generation_expression AS computed
       FROM information_schema.columns WHERE table_schema = DATABASE()`.execute(database.db);
     const declared = declaredTables();
     assert.ok(declared.size > 15);
@@ -54,7 +54,7 @@ describe('the schema', () => {
     const actual = rows.filter((row) => !internal.includes(row.t));
     for (const [table, columns] of declared) {
       const mine = actual.filter((row) => row.t === table);
-      const written = mine.filter((row) => !row.generated);
+      const written = mine.filter((row) => !row.computed);
       assert.deepEqual(
         Object.fromEntries(written.map((row) => [row.c, { nullable: row.n === 'YES' }]).sort()),
         Object.fromEntries([...columns].sort()),

@@ -223,10 +223,10 @@ describe('the hierarchy', () => {
     assert.equal((await zoneRow(world.zone.id)).wanted_state, 'ENABLED');
     const told = await events('zone', world.zone.id);
     assert.deepEqual(
-      told.map((e) => [e.reason, e.changes]),
+      told.map((e) => [e.reason, JSON.parse(e.changes!)]),
       [
-        ['power work', '[{"field":"wantedState","before":"ENABLED","after":"DISABLED"}]'],
-        [null, '[{"field":"wantedState","before":"DISABLED","after":"ENABLED"}]'],
+        ['power work', [{ field: 'wantedState', before: 'ENABLED', after: 'DISABLED' }]],
+        [null, [{ field: 'wantedState', before: 'DISABLED', after: 'ENABLED' }]],
       ],
     );
     await core.inventory.refresh();

@@ -172,8 +172,8 @@ function named(kind: ResourceKind, living: Answer | null = null): IdRow {
     kind,
     living,
     unknown: 'NOT_FOUND',
-    otherKind: 'NOT_FOUND',
-    malformed: 'NOT_FOUND',
+    otherKind: 'INVALID_INPUT',
+    malformed: 'INVALID_INPUT',
     deleted: ifDeleted(kind, 'NOT_FOUND'),
   };
 }
