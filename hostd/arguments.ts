@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import type { HostdOptions, HypervisorChoice } from './daemon.ts';
+import { isInterfaceName } from './network/nic.ts';
 
 export const HELP = `Usage: hostd --url URL [--token TOKEN] [options]
 
@@ -13,6 +14,7 @@ Links this machine to a Virtgraph control plane and runs the VMs it is given.
   --images FOLDER        Images that templates are made of (default $VIRTGRAPH_DATA/images, or .virtgraph/images)
   --name NAME            Name of this host (default: the machine's)
   --hypervisor KIND      auto, kvm, tcg or fake (default auto: KVM where it works)
+  --bridge NAME          Bridge of this machine that every VM is attached to; without it VMs have no network
   --fake JSON            Delays and faults of the fake, or --fake-config FILE
   --count N              So many fake hosts in this one process
   --help                 This text
@@ -36,6 +38,7 @@ const OPTIONS = {
   images: { type: 'string' },
   name: { type: 'string' },
   hypervisor: { type: 'string' },
+  bridge: { type: 'string' },
   fake: { type: 'string' },
   'fake-config': { type: 'string' },
   count: { type: 'string' },
@@ -55,6 +58,7 @@ export async function readArguments(
   if (!values.url) throw new ArgumentError('--url is needed: the address of a control plane');
   const hypervisor = values.hypervisor ?? 'auto';
   if (!isHypervisor(hypervisor)) throw new ArgumentError(`--hypervisor is one of ${HYPERVISORS.join(', ')}`);
+  const bridge = toBridge(values.bridge, hypervisor);
   const count = toCount(values.count);
   if (count > 1 && hypervisor !== 'fake') throw new ArgumentError('--count is only for --hypervisor fake');
   const fake = await readFake(values.fake, values['fake-config']);
@@ -70,6 +74,7 @@ export async function readArguments(
     dataPath: values.data ?? (count > 1 ? undefined : join(home, 'hostd')),
     imagePath: values.images ?? join(home, 'images'),
     hypervisor,
+    bridge,
     count,
     fake,
   };
@@ -85,6 +90,13 @@ function parse(args: string[]) {
 
 function isHypervisor(text: string): text is HypervisorChoice {
   return HYPERVISORS.includes(text as HypervisorChoice);
+}
+
+function toBridge(name: string | undefined, hypervisor: HypervisorChoice): string | undefined {
+  if (name === undefined) return undefined;
+  if (hypervisor === 'fake') throw new ArgumentError('--bridge is not for --hypervisor fake');
+  if (isInterfaceName(name)) return name;
+  throw new ArgumentError('--bridge is the name of a bridge: up to 15 characters without spaces, slashes and colons');
 }
 
 function toCount(text: string | undefined): number {

@@ -24,6 +24,8 @@ export interface HostdOptions {
   imagePath?: string | undefined;
   /** What to drive, or what makes the hypervisor of each host by its position from 0. By default `auto`. */
   hypervisor?: HypervisorChoice | ((position: number) => Hypervisor) | undefined;
+  /** Bridge of this machine that QEMU's VMs are attached to; absent: they have no network interface. */
+  bridge?: string | undefined;
   /** How many hosts this process is; more than one only of fakes, which then keep journal and VMs in memory. */
   count?: number | undefined;
   /** Delays and faults of the fake. */
@@ -81,7 +83,10 @@ export class Hostd {
     return this.#hosts.reduce((sum, { dispatcher }) => sum + dispatcher.underway, 0);
   }
 
-  /** Returns once every host has a session. Rejects when the daemon is closed first. */
+  /**
+   * Returns once every host has a session. Rejects when the daemon is closed first, and with the first
+   * `JoinTokenRefused`: one token is that of all hosts. It has still to be closed then.
+   */
   async linked(): Promise<void> {
     await Promise.all(this.#hosts.map(({ link }) => link.linked));
   }
@@ -201,7 +206,7 @@ async function hypervisorMaker(
   count: number,
   log: Logger,
 ): Promise<(position: number) => Hypervisor> {
-  const { hypervisor = 'auto', dataPath, imagePath, fake } = options;
+  const { hypervisor = 'auto', dataPath, imagePath, bridge, fake } = options;
   if (typeof hypervisor === 'function') return hypervisor;
   if (hypervisor === 'fake') {
     const { FakeHypervisor } = await import('./fake/hypervisor.ts');
@@ -221,7 +226,7 @@ async function hypervisorMaker(
   }
   const { QemuHypervisor } = await import('./qemu/hypervisor.ts');
   return () =>
-    new QemuHypervisor({ dataPath, imagePath, log, ...(hypervisor === 'auto' ? {} : { accel: hypervisor }) });
+    new QemuHypervisor({ dataPath, imagePath, bridge, log, ...(hypervisor === 'auto' ? {} : { accel: hypervisor }) });
 }
 
 /** Throws `HostdOptionsError`. */

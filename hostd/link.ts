@@ -55,6 +55,11 @@ export interface LinkHandlers {
   lost(): void;
 }
 
+/** A join token that the control plane does not know, or no more: asking again would be answered alike. */
+export class JoinTokenRefused extends Error {
+  override readonly name = 'JoinTokenRefused';
+}
+
 /**
  * One host's line to the control plane: dials out, registers once, and holds a session for as long as it is wanted.
  * Reports wait here for a link, progress doesn't.
@@ -81,7 +86,10 @@ export class Link {
     this.#linked.promise.catch(() => undefined);
   }
 
-  /** Resolves while there is a session, or when there is one. Rejects once the link is closed. */
+  /**
+   * Resolves while there is a session, or when there is one. Rejects once the link is closed, and with
+   * `JoinTokenRefused`, after which it tries no more.
+   */
   get linked(): Promise<void> {
     return this.#linked.promise;
   }
@@ -142,6 +150,7 @@ export class Link {
       } catch (error) {
         if (signal.aborted) return;
         this.#tell(url, error);
+        if (error instanceof JoinTokenRefused) return this.#linked.reject(error);
       }
       this.#target++;
       await pause(fullJitter(this.#attempt++, timing.backoff), signal);
@@ -152,6 +161,8 @@ export class Link {
     const { message } = error as Error;
     if (error instanceof ConnectionLost && (error.closeCode === 4403 || error.closeCode === 4401)) {
       this.#log.error({ url, reason: message }, 'the control plane refuses this host: register it anew');
+    } else if (error instanceof JoinTokenRefused) {
+      this.#log.error({ url, reason: message }, 'the control plane refuses the join token');
     } else if (error instanceof ConnectionLost || error instanceof RequestFailed || error instanceof SessionEnded) {
       this.#log.warn({ url, reason: message, attempt: this.#attempt }, 'no session');
     } else {
@@ -216,7 +227,7 @@ export class Link {
     const connection = await this.#connect(url, null);
     try {
       const variables: RegisterVariables = { input: { name, joinToken } };
-      const { register } = await connection.request<RegisterAnswer>(REGISTER, variables);
+      const { register } = await connection.request<RegisterAnswer>(REGISTER, variables).catch(asRefusal);
       await identity.put(register);
       this.#log.info({ hostId: register.hostId, name }, 'registered');
       return register;
@@ -238,4 +249,10 @@ export class Link {
   #observation(vm: VmObservation): VmObservationInput {
     return { ...vm, epoch: Math.max(vm.epoch, this.#options.epochOf(vm.vmId)) };
   }
+}
+
+/** Throws what it is given; `JoinTokenRefused` in place of the one answer that will never be another. */
+function asRefusal(error: unknown): never {
+  const refused = error instanceof RequestFailed && error.codes.includes('UNAUTHENTICATED');
+  throw refused ? new JoinTokenRefused(error.message, { cause: error }) : error;
 }

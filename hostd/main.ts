@@ -4,6 +4,8 @@ import { destination, levels, pino } from 'pino';
 import { ArgumentError, HELP, readArguments } from './arguments.ts';
 import { type Hostd, HostdOptionsError, startHostd } from './daemon.ts';
 import { DataFolderInUse } from './data-folder.ts';
+import { JoinTokenRefused } from './link.ts';
+import { BridgeError } from './network/taps.ts';
 
 const EXIT_WRONG_USE = 2;
 
@@ -24,6 +26,10 @@ async function main(): Promise<void> {
   try {
     await hostd.linked();
   } catch (error) {
+    if (error instanceof JoinTokenRefused) {
+      await hostd.close();
+      throw error;
+    }
     log.info({ reason: (error as Error).message }, 'ended before it was linked');
     return;
   }
@@ -43,11 +49,21 @@ function endOnSignal(hostd: Hostd, log: pino.Logger): void {
   process.once('SIGINT', end);
 }
 
+/** What a person is told in one line, instead of a stack: how it begins, and how it ends the process. */
+const TOLD: [kind: new (...args: never[]) => Error, before: string, after: string, exitCode: number][] = [
+  [ArgumentError, '', 'hostd --help tells how.\n', EXIT_WRONG_USE],
+  [HostdOptionsError, '', 'hostd --help tells how.\n', EXIT_WRONG_USE],
+  [BridgeError, '', 'hostd --help tells how.\n', EXIT_WRONG_USE],
+  [DataFolderInUse, '', '', 1],
+  [JoinTokenRefused, 'the join token was refused: ', '', 1],
+];
+
 try {
   await main();
 } catch (error) {
-  const wrongUse = error instanceof ArgumentError || error instanceof HostdOptionsError;
-  if (!wrongUse && !(error instanceof DataFolderInUse)) throw error;
-  process.stderr.write(`hostd: ${error.message}\n${wrongUse ? 'hostd --help tells how.\n' : ''}`);
-  process.exitCode = wrongUse ? EXIT_WRONG_USE : 1;
+  const told = TOLD.find(([kind]) => error instanceof kind);
+  if (!told) throw error;
+  const [, before, after, exitCode] = told;
+  process.stderr.write(`hostd: ${before}${(error as Error).message}\n${after}`);
+  process.exitCode = exitCode;
 }

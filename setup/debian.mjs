@@ -15,6 +15,7 @@ export const REQUIREMENTS = [
   { program: 'mformat', package: 'mtools' },
   { program: 'syslinux', package: 'syslinux' },
   { program: 'xz', package: 'xz-utils' },
+  { program: 'ip', package: 'iproute2' },
 ];
 
 /** Packages without a program: the boot code of a disk, and a library that the project's own Node is linked with. */

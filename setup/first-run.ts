@@ -45,8 +45,17 @@ interface TemplateRow {
   activeJob: { id: string } | null;
 }
 
-/** Puts the tiny Linux into hostd's image folder and registers it. Needs a host. */
-export async function ensureTemplate(api: ControlApi, zoneId: string, dataFolder: string): Promise<void> {
+/**
+ * Puts the tiny Linux into hostd's image folder and registers it. Needs a host.
+ *
+ * @param building is called before the tiny Linux is built, which takes a while; not where it is in the cache
+ */
+export async function ensureTemplate(
+  api: ControlApi,
+  zoneId: string,
+  dataFolder: string,
+  building: () => void,
+): Promise<void> {
   const query = '{ templates(first: 100) { nodes { id name state activeJob { id } } } }';
   const { templates } = await api.request<{ templates: { nodes: TemplateRow[] } }>(query);
   const existing = templates.nodes.find(({ name }) => name === TEMPLATE);
@@ -55,7 +64,7 @@ export async function ensureTemplate(api: ControlApi, zoneId: string, dataFolder
   // A refused one keeps its name until it is deleted.
   if (existing) await api.mutate('deleteTemplate', { id: existing.id }, '');
 
-  const image = await tinyLinuxImage(join(dataFolder, 'cache'));
+  const image = await tinyLinuxImage(join(dataFolder, 'cache'), building);
   const images = join(dataFolder, 'images');
   await mkdir(images, { recursive: true });
   // Under its name only when it is complete.

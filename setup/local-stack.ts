@@ -1,5 +1,6 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { databaseUrlProblem } from '../src/db/database-url.ts';
 import { ensureEstate, ensureTemplate } from './first-run.ts';
 import { ControlApi } from './graphql.ts';
 import { startMariaDb } from './mariadb.ts';
@@ -62,7 +63,7 @@ export class LocalStack {
     ];
     const host = await this.#startService('hostd', hostArgs, env);
     say('host', HYPERVISORS[String(host.ready['hypervisor'])] ?? String(host.ready['hypervisor']));
-    await ensureTemplate(api, estate.zoneId, dataFolder);
+    await ensureTemplate(api, estate.zoneId, dataFolder, () => say('template', 'a tiny Linux, which is built once'));
     return api;
   }
 
@@ -82,6 +83,8 @@ export class LocalStack {
   async #startDatabase(): Promise<string> {
     const given = process.env['DATABASE_URL'];
     if (given) {
+      const problem = databaseUrlProblem('DATABASE_URL', given);
+      if (problem) throw new Error(problem);
       say('database', 'the one that DATABASE_URL names');
       return given;
     }

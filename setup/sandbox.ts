@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { join } from 'node:path';
-import { startMariaDb } from './mariadb.ts';
+import { type MariaDb, startMariaDb } from './mariadb.ts';
 import { stopProcess } from './process-record.ts';
 import { findProcessesOf } from './process-search.ts';
 
@@ -13,8 +13,11 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  * Runs Node with `args`, a private MariaDB in `DATABASE_URL` and a temporary folder of its own below `parent`, and
  * answers its exit code. Whatever the end, also after a signal: the database, every process that was started under it
  * and the folder are gone.
+ *
+ * @param givenUrl of a server that takes the place of the private MariaDB and is left as it is: databases that are made
+ *   on it are for their makers to drop
  */
-export async function runInSandbox(parent: string, args: readonly string[]): Promise<number> {
+export async function runInSandbox(parent: string, args: readonly string[], givenUrl?: string): Promise<number> {
   // Before anything exists that would have to be removed. A second Ctrl-C changes nothing.
   const interrupted = new AbortController();
   for (const signal of SIGNALS) process.on(signal, () => interrupted.abort(signal));
@@ -23,7 +26,7 @@ export async function runInSandbox(parent: string, args: readonly string[]): Pro
   // Short, because sockets lie in it.
   const folder = await mkdtemp(join(parent, 'vgt-'));
   try {
-    const database = await startMariaDb(join(folder, 'database'));
+    const database = givenUrl ? left(givenUrl) : await startMariaDb(join(folder, 'database'));
     try {
       if (interrupted.signal.aborted) return exitCode(interrupted.signal.reason);
       return await runNode(args, { ...process.env, DATABASE_URL: database.url, TMPDIR: folder }, interrupted.signal);
@@ -34,6 +37,11 @@ export async function runInSandbox(parent: string, args: readonly string[]): Pro
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** A server of somebody else's. */
+function left(url: string): Pick<MariaDb, 'url' | 'stop'> & { pid: null } {
+  return { url, pid: null, stop: async () => undefined };
 }
 
 async function runNode(args: readonly string[], env: NodeJS.ProcessEnv, interrupted: AbortSignal): Promise<number> {
@@ -48,7 +56,7 @@ function exitCode(signal: NodeJS.Signals): number {
 }
 
 /** What a test that was cut off left running: it knows the folder, whose name is this run's alone. */
-async function stopLeftOvers(folder: string, databasePid: number): Promise<void> {
+async function stopLeftOvers(folder: string, databasePid: number | null): Promise<void> {
   for (const leftOver of await findProcessesOf(folder)) {
     if (leftOver.pid !== databasePid && leftOver.pid !== process.pid) await stopProcess(leftOver, 1_000);
   }

@@ -52,6 +52,12 @@ for disk in /sys/block/vd*; do
     say "disk    ${disk##*/}, $((sectors / 2048)) MiB"
   fi
 done
+
+# The address comes when it comes: "ready" does not wait for a server that may not be there.
+if [ -e /sys/class/net/eth0 ]; then
+  ip link set eth0 up
+  consoles=$consoles udhcpc -f -i eth0 -s /etc/lease >/dev/null 2>&1 &
+fi
 say 'ready'
 
 # One shell per console, a new one when it ends. The screen's keyboard is that of tty1.

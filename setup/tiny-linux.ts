@@ -10,10 +10,10 @@ import { fetchKernel, type Kernel, readModules } from './kernel.ts';
 const run = promisify(execFile);
 const here = import.meta.dirname;
 
-/** In this order: virtio needs virtio_ring, virtio_net needs failover. */
+/** In this order: virtio needs virtio_ring, virtio_net needs failover. DHCP needs af_packet. */
 const MODULES = [
   ...['button', 'evdev', 'virtio_ring', 'virtio', 'virtio_pci_legacy_dev', 'virtio_pci_modern_dev', 'virtio_pci'],
-  ...['virtio_blk', 'failover', 'net_failover', 'virtio_net', 'virtio_console', 'virtio_balloon'],
+  ...['virtio_blk', 'failover', 'net_failover', 'virtio_net', 'af_packet', 'virtio_console', 'virtio_balloon'],
 ];
 const APPLETS = [
   ...['sh', 'mount', 'umount', 'insmod', 'lsmod', 'dd', 'poweroff', 'reboot', 'setsid', 'cat', 'cut', 'grep', 'sed'],
@@ -52,12 +52,15 @@ export interface TinyLinux extends z.infer<typeof Manifest> {
 /**
  * Answers a tiny Linux on a disk that a BIOS boots: made once by this builder and kept in `cacheFolder`, so that every
  * later call only reads its manifest. Processes that build at the same time end with one image.
+ *
+ * @param building is called before it is made, which takes many seconds
  */
-export async function tinyLinuxImage(cacheFolder: string): Promise<TinyLinux> {
+export async function tinyLinuxImage(cacheFolder: string, building?: () => void): Promise<TinyLinux> {
   const builder = await builderHash();
   const folder = join(cacheFolder, `tiny-linux-${builder.slice(0, 12)}`);
   const kept = await readKept(folder, builder);
   if (kept) return kept;
+  building?.();
   // A damaged one goes now, seconds before anyone can publish: nobody removes what another process has just built.
   await rm(folder, { recursive: true, force: true });
 
@@ -77,7 +80,7 @@ export async function tinyLinuxImage(cacheFolder: string): Promise<TinyLinux> {
 /** Changes with every file that decides what the image is. */
 async function builderHash(): Promise<string> {
   const hash = createHash('sha256');
-  for (const file of ['tiny-linux.ts', 'tiny-linux-init.sh', 'kernel.ts', 'disk-image.ts']) {
+  for (const file of ['tiny-linux.ts', 'tiny-linux-init.sh', 'tiny-linux-lease.sh', 'kernel.ts', 'disk-image.ts']) {
     hash.update(await readFile(join(here, file)));
   }
   return hash.digest('hex');
@@ -127,6 +130,7 @@ async function initramfs(kernel: Kernel): Promise<Buffer> {
   const entries: ArchiveEntry[] = [
     ...folders.map((path) => ({ path, kind: 'folder' as const })),
     { path: 'init', kind: 'file', mode: 0o755, bytes: await readFile(join(here, 'tiny-linux-init.sh')) },
+    { path: 'etc/lease', kind: 'file', mode: 0o755, bytes: await readFile(join(here, 'tiny-linux-lease.sh')) },
     { path: 'bin/busybox', kind: 'file', mode: 0o755, bytes: await readFile('/bin/busybox') },
     ...APPLETS.map((name) => ({ path: `bin/${name}`, kind: 'link' as const, target: 'busybox' })),
     { path: 'lib/modules/order', kind: 'file', mode: 0o644, bytes: Buffer.from(order) },

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import pino from 'pino';
+import { DATABASE_URL_FORM, databaseUrlProblem } from './db/database-url.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
 const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
@@ -15,7 +16,7 @@ const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--orig
   --advertise  URL at which other control planes reach this one (default: where it listens)
 
 Environment
-  DATABASE_URL    mysql://user:password@host:port/database, or …?socket=/path (required)
+  DATABASE_URL    ${DATABASE_URL_FORM} (required)
   VIRTGRAPH_DATA  folder of the admin token (default .virtgraph)
   LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
@@ -58,7 +59,8 @@ if (!Number.isInteger(port) || port < 0 || port > 65_535)
 const { DATABASE_URL: databaseUrl, VIRTGRAPH_DATA = '.virtgraph', LOG_LEVEL = 'info' } = process.env;
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
 if (!databaseUrl) fail('DATABASE_URL is not set.');
-if (!URL.canParse(databaseUrl)) fail('DATABASE_URL is not a URL.');
+const databaseProblem = databaseUrlProblem('DATABASE_URL', databaseUrl);
+if (databaseProblem) fail(databaseProblem);
 if (!(LOG_LEVEL in pino.levels.values)) fail(`LOG_LEVEL is one of ${Object.keys(pino.levels.values).join(', ')}.`);
 
 const dataPath = resolve(VIRTGRAPH_DATA);
@@ -79,8 +81,6 @@ const control = await startControl({
   log.fatal({ err: error }, 'the control plane could not start');
   process.exit(1);
 });
-process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url })}\n`);
-releaseStartMemory();
 
 let closing = false;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -97,3 +97,6 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     );
   });
 }
+// Last: who reads it may send a signal at once.
+process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url })}\n`);
+releaseStartMemory();

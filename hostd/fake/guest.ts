@@ -66,8 +66,8 @@ export function guestUsage(vmId: string, vcpus: number, memoryMib: number, upMs:
     memoryBytes: BigInt(Math.floor(memoryMib * (0.3 + (0.6 * trait(vmId, 1)) / 255))) * 1_048_576n,
     diskReadBytes: BigInt(seconds * trait(vmId, 2) * 4_096),
     diskWriteBytes: BigInt(seconds * trait(vmId, 3) * 4_096),
-    networkReceiveBytes: null,
-    networkTransmitBytes: null,
+    networkReceiveBytes: BigInt(seconds * trait(vmId, 4) * 1_024),
+    networkTransmitBytes: BigInt(seconds * trait(vmId, 5) * 1_024),
   };
 }
 

@@ -33,6 +33,7 @@ const CAPABILITIES = [
   'image.inspect',
   'template.prepare',
   'vm.control',
+  'vm.network',
   'vm.screenshot',
   'vm.serial',
   'vm.start',

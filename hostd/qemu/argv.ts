@@ -1,5 +1,6 @@
 import { posix } from 'node:path';
 import { CommandError, type VmSpec, type Volume } from '../hypervisor.ts';
+import type { Nic } from '../network/nic.ts';
 import { volumeFileName } from '../storage/paths.ts';
 import type { Accelerator } from './accel.ts';
 import { checkId, uuidOfId } from './ids.ts';
@@ -44,7 +45,7 @@ export function storagePaths(vm: VmSpec): string[] {
  * QEMU's arguments. Nothing in them is text that a person chose, but for the folders of storages, which never appear:
  * QEMU sees them as descriptors. Throws INTERNAL for ids and sizes that can't be ours.
  */
-export function qemuArguments(vm: VmSpec, accelerator: Accelerator): string[] {
+export function qemuArguments(vm: VmSpec, accelerator: Accelerator, nic: Nic | null = null): string[] {
   const id = checkId('vm', vm.vmId);
   const vcpus = checkSize('vcpus', vm.vcpus, MAX_VCPUS);
   const memoryMib = checkSize('memoryMib', vm.memoryMib, MAX_MEMORY_MIB);
@@ -67,6 +68,8 @@ export function qemuArguments(vm: VmSpec, accelerator: Accelerator): string[] {
     ...['-object', 'rng-builtin,id=entropy', '-device', 'virtio-rng-pci,id=rng,rng=entropy'],
     ...['-device', 'virtio-balloon-pci,id=balloon'],
     ...Array.from({ length: SPARE_PORTS }, (_, i) => ['-device', spareRootPort(i + 1)]).flat(),
+    // Before the disks: how many there are must not move it, or guests would call it by another name.
+    ...(nic ? network(nic) : []),
     ...vm.volumes.flatMap((volume, position) => disk(volume, position, folders.indexOf(volume.storagePath))),
   ];
 }
@@ -88,6 +91,14 @@ function serialSocket(): string {
 
 function spareRootPort(number: number): string {
   return `pcie-root-port,id=spare${number},chassis=${number},slot=${number}`;
+}
+
+/** The tap is there already, so QEMU has nothing to run. Without boot code in it, guests boot from their disks alone. */
+function network({ tap, macAddress, mtuBytes }: Nic): string[] {
+  return [
+    ...['-netdev', `tap,id=net0,ifname=${tap},script=no,downscript=no`],
+    ...['-device', `virtio-net-pci,id=nic0,netdev=net0,mac=${macAddress},host_mtu=${mtuBytes},romfile=`],
+  ];
 }
 
 function disk(volume: Volume, position: number, folder: number): string[] {

@@ -66,7 +66,7 @@ export class Cgroups {
     await Promise.all(
       this.#controllers.map(async ({ folder, settings }) => {
         const group = join(folder, vm.vmId);
-        await mkdir(group, { recursive: true });
+        await makeGroup(group);
         for (const [file, value] of settings(vm.vcpus, memoryBytes)) await writeFile(join(group, file), value);
       }),
     );
@@ -90,6 +90,15 @@ export class Cgroups {
     for (const { folder } of this.#controllers) {
       while (!(await tryRemove(join(folder, vmId), performance.now() < deadline))) await wait(LOOK_AGAIN_MS);
     }
+  }
+}
+
+/** Without those above it: where a file system refuses them by ENOENT, Node's `recursive` tries for ever. */
+async function makeGroup(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
 }
 
@@ -117,7 +126,7 @@ async function findV2(mounts: Mount[]): Promise<[Controller[], string] | null> {
   const offered = (await readFile(join(mount.folder, 'cgroup.controllers'), 'utf8')).trim().split(' ');
   if (!offered.includes('cpu') || !offered.includes('memory')) return null;
   const folder = join(mount.folder, ROOT_GROUP);
-  await mkdir(folder, { recursive: true });
+  await makeGroup(folder);
   // From each level to the next: a group has only the controllers that its parent hands down.
   for (const level of [mount.folder, folder]) await writeFile(join(level, 'cgroup.subtree_control'), '+cpu +memory');
   return [[{ folder, settings: V2 }], 'cgroup v2 (cpu, memory)'];
@@ -132,7 +141,7 @@ async function findV1(mounts: Mount[]): Promise<[Controller[], string] | null> {
     const mount = mounts.find(({ type, options }) => type === 'cgroup' && options.includes(name));
     if (!mount) return null;
     const folder = join(mount.folder, ROOT_GROUP);
-    await mkdir(folder, { recursive: true });
+    await makeGroup(folder);
     await access(folder, constants.W_OK);
     controllers.push({ folder, settings });
   }

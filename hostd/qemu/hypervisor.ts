@@ -15,6 +15,7 @@ import {
   type VmSpec,
   type Volume,
 } from '../hypervisor.ts';
+import { Taps } from '../network/taps.ts';
 import { Drafts } from '../storage/draft.ts';
 import { inspectImage } from '../storage/image.ts';
 import { type TemplateOrder, Templates } from '../storage/template.ts';
@@ -41,6 +42,8 @@ export interface QemuHypervisorOptions {
   /** Whom QEMU runs as; null: as this process. By default an unprivileged user where this process is root. */
   user?: QemuUser | null;
   qemuBinary?: string;
+  /** A bridge of this machine that every VM is attached to when it starts; absent: VMs have no network interface. */
+  bridge?: string | undefined;
 }
 
 const CAPABILITIES = [
@@ -54,6 +57,8 @@ const CAPABILITIES = [
   'volume.create',
   'volume.delete',
 ];
+/** Only with a bridge. */
+const NETWORK_CAPABILITY = 'vm.network';
 const TRIM_EVERY_MS = 10_000;
 
 /** Drives the QEMUs of this machine. */
@@ -90,7 +95,9 @@ export class QemuHypervisor implements Hypervisor {
       this.#cpuLoad.read(),
     ]);
     this.#version = version;
-    this.#log.info({ ...choice, version, user, limits: cgroups.description }, 'QEMU');
+    const taps = new Taps(this.#options.bridge ?? null, user);
+    await taps.check();
+    this.#log.info({ ...choice, version, user, limits: cgroups.description, bridge: taps.bridge }, 'QEMU');
     let listening = false;
     const context: MachineContext = {
       vmsPath: this.#vmsPath,
@@ -98,6 +105,7 @@ export class QemuHypervisor implements Hypervisor {
       user,
       accelerator: choice.accelerator,
       cgroups,
+      taps,
       log: this.#log,
       changed: (vm) => {
         if (listening) changed(vm);
@@ -112,10 +120,11 @@ export class QemuHypervisor implements Hypervisor {
 
   async facts(): Promise<HostFacts> {
     const { totalMib } = await readMemory();
+    const { accelerator, taps } = this.#started;
     return {
-      hypervisor: this.#started.accelerator === 'kvm' ? 'KVM' : 'TCG',
+      hypervisor: accelerator === 'kvm' ? 'KVM' : 'TCG',
       version: this.#version,
-      capabilities: CAPABILITIES,
+      capabilities: taps.bridge === null ? CAPABILITIES : [...CAPABILITIES, NETWORK_CAPABILITY].toSorted(),
       vcpusTotal: cpus().length,
       memoryTotalMib: totalMib,
     };

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { CommandError, type VmSpec } from '../hypervisor.ts';
+import type { Nic } from '../network/nic.ts';
 import { regularFileSize, volumePath, volumesFolder } from '../storage/paths.ts';
 import type { Accelerator } from './accel.ts';
 import { MONITOR_FD, qemuArguments, storagePaths } from './argv.ts';
@@ -31,6 +32,7 @@ export interface LaunchOptions {
   qemuBinary: string;
   user: QemuUser | null;
   accelerator: Accelerator;
+  nic: Nic | null;
 }
 
 /** Throws NOT_FOUND when a volume is not there. */
@@ -49,7 +51,7 @@ export async function checkVolumes(vm: VmSpec): Promise<void> {
  */
 export async function launchQemu(vm: VmSpec, options: LaunchOptions): Promise<Launched> {
   const { folder, user } = options;
-  const command = [options.qemuBinary, ...qemuArguments(vm, options.accelerator)];
+  const command = [options.qemuBinary, ...qemuArguments(vm, options.accelerator, options.nic)];
   const [program, ...args] = confine(command, user, { nofile: MAX_FILES });
   const log = await open(
     folder.log,

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { ControlAction, ObservedVmState, StopMode } from '../generated/protocol.ts';
 import { CommandError, type Run, type VmObservation, type VmSpec, type VmUsage } from '../hypervisor.ts';
+import type { Taps } from '../network/taps.ts';
 import type { Accelerator } from './accel.ts';
 import type { Cgroups } from './cgroup.ts';
 import type { QemuUser } from './confine.ts';
@@ -20,6 +21,7 @@ export interface MachineContext {
   user: QemuUser | null;
   accelerator: Accelerator;
   cgroups: Cgroups;
+  taps: Taps;
   log: Logger;
   changed: (vm: VmObservation) => void;
 }
@@ -68,7 +70,7 @@ export class Machine {
         this.#attach(await QemuProcess.adopted(this.#qemuOptions(process)));
         return;
       }
-      await this.#removeGroup();
+      await this.#giveBack();
       const end = record.ended ?? (await this.#judgeUnseen(record));
       await this.#write({ ...record, process: null, ended: end });
       this.#observe(end.state, end.reason);
@@ -142,10 +144,11 @@ export class Machine {
     if (!qemu) return null;
     const { pid } = qemu.process;
     try {
-      const [stat, memoryBytes, disks] = await Promise.all([
+      const [stat, memoryBytes, disks, traffic] = await Promise.all([
         readProcess(pid),
         residentBytes(pid),
         queryDiskBytes(qemu.qmp),
+        this.#context.taps.traffic(this.vmId),
       ]);
       if (!stat || memoryBytes === null) return null;
       return {
@@ -154,8 +157,8 @@ export class Machine {
         memoryBytes,
         diskReadBytes: disks.read,
         diskWriteBytes: disks.written,
-        networkReceiveBytes: null,
-        networkTransmitBytes: null,
+        networkReceiveBytes: traffic?.receiveBytes ?? null,
+        networkTransmitBytes: traffic?.transmitBytes ?? null,
       };
     } catch (error) {
       if (!(error instanceof QmpError) && !(error instanceof CommandError)) throw error;
@@ -181,7 +184,8 @@ export class Machine {
       await this.#write(record);
       this.#observe('STARTING', null);
       const joinGroup = await this.#context.cgroups.create(spec, this.#context.accelerator);
-      launched = await launchQemu(spec, { ...this.#context, folder: this.folder });
+      const nic = await this.#context.taps.attach(this.vmId);
+      launched = await launchQemu(spec, { ...this.#context, folder: this.folder, nic });
       // At once, while it is a few pages: what it takes from here on is charged to its group.
       await joinGroup(launched.pid);
       const process = await identify(launched.pid);
@@ -207,7 +211,7 @@ export class Machine {
     this.#running = null;
     launched?.kill();
     await launched?.exited;
-    await this.#removeGroup();
+    await this.#giveBack();
     if (before.record) {
       // What the host has seen it has seen: only the epoch doesn't go back.
       await this.#write({ ...before.record, epoch: this.#record!.epoch });
@@ -243,7 +247,7 @@ export class Machine {
     }
     // Seen before its group is gone, which may take a while.
     this.#observe(end.state, end.reason);
-    await this.#removeGroup();
+    await this.#giveBack();
   }
 
   /** How a QEMU ended that nobody watched. */
@@ -263,13 +267,15 @@ export class Machine {
     }
   }
 
-  /** An empty group that stays does no harm; a VM that can't be seen ended does. */
-  async #removeGroup(): Promise<void> {
-    try {
-      await this.#context.cgroups.remove(this.vmId);
-    } catch (error) {
-      this.#log.warn({ err: error }, 'the cgroup of a VM could not be removed');
-    }
+  /**
+   * What the host held for a QEMU that has ended. An empty group or a tap without a guest that stays does no harm, and the
+   * next start sees to it; a VM that can't be seen ended does.
+   */
+  async #giveBack(): Promise<void> {
+    const { taps, cgroups } = this.#context;
+    const warn = (what: string) => (error: unknown) =>
+      this.#log.warn({ err: error }, `the ${what} of a VM could not be removed`);
+    await Promise.all([taps.remove(this.vmId).catch(warn('tap')), cgroups.remove(this.vmId).catch(warn('cgroup'))]);
   }
 
   #mustRun(): QemuProcess {

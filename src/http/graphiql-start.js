@@ -1,11 +1,16 @@
 // Starts GraphiQL. The link /graphiql#token=… signs in: a fragment is never sent to a server, and leaves the address
 // bar here before anything else runs.
 const KEY = 'virtgraph.token';
-const given = new URLSearchParams(location.hash.slice(1)).get('token');
+const tokenInAddress = () => new URLSearchParams(location.hash.slice(1)).get('token');
+const given = tokenInAddress();
 if (given) {
   sessionStorage.setItem(KEY, given);
   history.replaceState(null, '', location.pathname + location.search);
 }
+// In a tab that is here already the link changes nothing but the fragment, which loads nothing by itself.
+addEventListener('hashchange', () => {
+  if (tokenInAddress()) location.reload();
+});
 const token = sessionStorage.getItem(KEY);
 const root = document.querySelector('#root');
 

@@ -110,4 +110,15 @@ suite('GraphiQL in a browser', { skip: CHROMIUM ? false : 'no chromium is instal
     await page.locator('.graphiql-execute-button').waitFor();
     await page.context().close();
   });
+
+  test('signs in by its link in a tab that asks for a token already', async () => {
+    const { page } = await open('/graphiql');
+    await page.getByLabel('Access token').waitFor();
+    await page.goto(`${edge.server.url}/graphiql#token=unknown`);
+    await page.getByRole('alert').getByText('Nobody has this token.').waitFor();
+    await page.goto(`${edge.server.url}/graphiql#token=secret-token`);
+    await page.locator('.graphiql-execute-button').waitFor();
+    assert.equal(page.url(), `${edge.server.url}/graphiql`, 'the token left the address bar');
+    await page.context().close();
+  });
 });

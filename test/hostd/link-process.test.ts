@@ -5,6 +5,7 @@ import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
+import { GraphQLError } from 'graphql';
 import { ArgumentError, readArguments } from '../../hostd/arguments.ts';
 import { HostdOptionsError, startHostd } from '../../hostd/daemon.ts';
 import { DataFolderInUse } from '../../hostd/data-folder.ts';
@@ -67,6 +68,57 @@ test('The daemon says when it is linked, ends at SIGTERM, and finds its VMs afte
   assert.equal((await ended(second)).code, 0);
 });
 
+const refusal = (code: string): GraphQLError => new GraphQLError(`No: ${code}.`, { extensions: { code } });
+
+test('A join token that is refused ends the daemon with 1, and the next one can have its folder', async (t) => {
+  const plane = await TestControlPlane.start();
+  t.after(() => plane.stop());
+  const { register } = plane.answers;
+  plane.answers.register = () => {
+    throw refusal('UNAUTHENTICATED');
+  };
+  const data = await temporaryFolder();
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--name', 'alpha', '--token'];
+  const refused = await ended(aProcess(t, ...args, 'used-up'));
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /^hostd: the join token was refused: No: UNAUTHENTICATED\.\n/m);
+  assert.ok(!refused.stderr.includes('used-up'), 'the token is not told');
+  assert.equal(plane.all('register').length, 1);
+
+  plane.answers.register = register;
+  assert.deepEqual(await readyLine(aProcess(t, ...args, 'another')), { ready: true, hosts: 1, hypervisor: 'FAKE' });
+});
+
+test('A join token that admits fewer hosts than a process is ends all of them', async (t) => {
+  const plane = await TestControlPlane.start();
+  t.after(() => plane.stop());
+  const { register } = plane.answers;
+  plane.answers.register = (input) => {
+    if (plane.all('register').length > 2) throw refusal('UNAUTHENTICATED');
+    return register(input);
+  };
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--token', 'for-two', '--count', '5'];
+  const { code, stderr } = await ended(aProcess(t, ...args));
+  assert.equal(code, 1);
+  assert.equal(stderr.match(/^hostd: the join token was refused: /gm)?.length, 1);
+});
+
+test('A control plane that can not register now is asked again', async (t) => {
+  const plane = await TestControlPlane.start();
+  t.after(() => plane.stop());
+  const { register } = plane.answers;
+  plane.answers.register = (input) => {
+    const asked = plane.all('register').length;
+    if (asked === 1) plane.cut();
+    if (asked < 3) throw refusal('UNAVAILABLE');
+    return register(input);
+  };
+  const data = await temporaryFolder();
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--token', 'join'];
+  assert.deepEqual(await readyLine(aProcess(t, ...args)), { ready: true, hosts: 1, hypervisor: 'FAKE' });
+  assert.equal(plane.all('register').length, 3);
+});
+
 test('Wrong arguments end the daemon with 2 and say what is wrong', async (t) => {
   const { code, stderr } = await ended(aProcess(t, '--url', 'http://localhost', '--hypervisor', 'xen'));
   assert.equal(code, 2);
@@ -85,6 +137,7 @@ test('Arguments have defaults from the surroundings and are checked', async () =
     dataPath: '.virtgraph/hostd',
     imagePath: '.virtgraph/images',
     hypervisor: 'auto',
+    bridge: undefined,
     count: 1,
     fake: undefined,
   });
@@ -94,6 +147,7 @@ test('Arguments have defaults from the surroundings and are checked', async () =
   });
   assert.deepEqual([many?.dataPath, many?.imagePath, many?.count], [undefined, '/data/images', 3]);
   assert.deepEqual(many?.fake, { startVm: {} });
+  assert.equal((await read('--url', 'x', '--bridge', 'br0'))?.bridge, 'br0');
   assert.equal(await read('--help'), null);
 
   for (const [args, message] of [
@@ -106,6 +160,8 @@ test('Arguments have defaults from the surroundings and are checked', async () =
     [['--url', 'x', '--hypervisor', 'fake', '--fake', '{'], /JSON/],
     [['--url', 'x', '--hypervisor', 'fake', '--fake', '{"x":1}'], /x/],
     [['--url', 'x', '--hypervisor', 'fake', '--fake', '{}', '--fake-config', tokenFile], /not both/],
+    [['--url', 'x', '--bridge', 'br 0'], /--bridge is the name of a bridge/],
+    [['--url', 'x', '--bridge', 'br0', '--hypervisor', 'fake'], /--bridge is not for/],
     [['--url', 'x', '--token', 'a', '--token-file', tokenFile], /not both/],
     [['--url', 'x', '--token-file', join(folder, 'none')], /--token-file: ENOENT/],
   ] as [string[], RegExp][]) {

@@ -153,7 +153,7 @@ test('Heartbeats come at the interval that the server asks for, and a refused on
   await plane.until(() => plane.all('heartbeat').some(({ input }) => input.vms.length === 1));
   const usage = plane.all('heartbeat').findLast(({ input }) => input.vms.length === 1)?.input.vms[0];
   assert.match(usage?.cpuNs ?? '', /^\d+$/);
-  assert.equal(usage?.networkReceiveBytes, null);
+  assert.match(usage?.networkReceiveBytes ?? '', /^\d+$/);
 
   plane.answers.heartbeat = ({ sessionId }) => sessionId !== 'session-1';
   const second = await plane.hears('openSession', 2);

@@ -4,6 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { VmSpec, Volume } from '../../hostd/hypervisor.ts';
+import { macAddress, tapName } from '../../hostd/network/nic.ts';
 import { qemuArguments, storagePaths } from '../../hostd/qemu/argv.ts';
 import { uuidOfId } from '../../hostd/qemu/ids.ts';
 import { encodeId } from '../../src/domain/ids.ts';
@@ -39,6 +40,11 @@ test('A VM with three volumes on two storages has these arguments on KVM', async
 
 test('A VM without volumes has these arguments under emulation', async () => {
   await assertGolden('argv-tcg.txt', qemuArguments(aSpec({ vcpus: 1, memoryMib: 256, volumes: [] }), 'tcg'));
+});
+
+test('A VM on a bridge has a network interface between its ports and its disks', async () => {
+  const nic = { tap: tapName(VM_ID), macAddress: macAddress(VM_ID), mtuBytes: 1_450 };
+  await assertGolden('argv-bridge.txt', qemuArguments(aSpec(), 'kvm', nic));
 });
 
 test('The uuid is made of the bytes that the control plane made the id of', () => {

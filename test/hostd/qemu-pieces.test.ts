@@ -149,6 +149,13 @@ test('Without a cgroup that can be written to VMs run without limits, and the op
   await cgroups.remove(anId('vm'));
 });
 
+test('Cgroups whose mount another one hides limit nothing, and nobody waits for them', async () => {
+  const mount = (name: string): string =>
+    `3${name.length} 23 0:26 / /proc/none/${name} rw - cgroup cgroup rw,${name}\n`;
+  const cgroups = await Cgroups.find(mount('cpu') + mount('memory'));
+  assert.match(cgroups.description, /^no cgroup that can be written to: ENOENT/);
+});
+
 test("The kernel's own cgroups take a process and are gone with it, where they can be written to", async (t) => {
   const cgroups = await Cgroups.find();
   if (!cgroups.limits) return t.skip(cgroups.description);

@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { type Duplex, duplexPair } from 'node:stream';
 import { test } from 'node:test';
+import { Taps } from '../../hostd/network/taps.ts';
 import { Cgroups } from '../../hostd/qemu/cgroup.ts';
 import { defaultQemuUser } from '../../hostd/qemu/confine.ts';
 import type { Exit } from '../../hostd/qemu/launch.ts';
@@ -95,6 +96,7 @@ test('A VM that can not be limited as it should be does not start, and its QEMU 
     user: defaultQemuUser(),
     accelerator: 'tcg',
     cgroups: await Cgroups.find(mount('cpu') + mount('memory')),
+    taps: new Taps(null, null),
     log: silent,
     changed: ({ state, reason }) => void seen.push(`${state} ${reason}`),
   });

@@ -12,10 +12,11 @@ const parent = await mkdtemp(join(tmpdir(), 'sandbox-'));
 after(() => rm(parent, { recursive: true }));
 
 /** Runs `program` (for `node -e`) in a sandbox of another process, as npm's scripts do. */
-function sandbox(program: string) {
+function sandbox(program: string, databaseUrl?: string) {
   const module = JSON.stringify(import.meta.resolve('../../setup/sandbox.ts'));
   const main = `const { runInSandbox } = await import(${module});
-    process.exitCode = await runInSandbox(${JSON.stringify(parent)}, ['-e', ${JSON.stringify(program)}]);`;
+    const [parent, program, databaseUrl] = ${JSON.stringify([parent, program, databaseUrl])};
+    process.exitCode = await runInSandbox(parent, ['-e', program], databaseUrl ?? undefined);`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', main], { stdio: ['ignore', 'pipe', 'inherit'] });
   return { child, lines: createInterface({ input: child.stdout })[Symbol.asyncIterator](), end: once(child, 'exit') };
 }
@@ -27,6 +28,21 @@ test('the program has a database and a folder of its own, its exit code is the a
   const { lines, end } = sandbox(`${DETACHED} console.log(process.env.DATABASE_URL); process.exit(7)`);
   const leftOver = await identifyProcess(Number((await lines.next()).value));
   assert.match(String((await lines.next()).value), /^mysql:\/\/root@localhost\/virtgraph\?socket=.*vgt-/);
+  assert.deepEqual(await end, [7, null]);
+  if (leftOver) await untilEnded(leftOver, { signal: AbortSignal.timeout(1_000) });
+  assert.deepEqual(await readdir(parent), []);
+});
+
+test('a server that is given takes the place of the private one, of which there is nothing', async () => {
+  const url = 'mysql://root@localhost/x?socket=/of/a/developer';
+  const { lines, end } = sandbox(
+    `${DETACHED} console.log(process.env.DATABASE_URL); 
+      console.log(require('node:fs').readdirSync(process.env.TMPDIR)); process.exit(7)`,
+    url,
+  );
+  const leftOver = await identifyProcess(Number((await lines.next()).value));
+  assert.equal((await lines.next()).value, url);
+  assert.equal((await lines.next()).value, '[]');
   assert.deepEqual(await end, [7, null]);
   if (leftOver) await untilEnded(leftOver, { signal: AbortSignal.timeout(1_000) });
   assert.deepEqual(await readdir(parent), []);

@@ -2,16 +2,15 @@ import assert from 'node:assert/strict';
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { ProcessRecords } from '../../setup/process-record.ts';
 import { findVmProcesses } from '../../setup/process-search.ts';
-import { tinyLinux } from '../support/guest.ts';
 
 /** The whole product, as somebody uses it who has just cloned it. */
 describe('npm start', { timeout: 240_000 }, () => {
@@ -22,8 +21,6 @@ describe('npm start', { timeout: 240_000 }, () => {
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'vgs-'));
-    const image = dirname(await tinyLinux());
-    await cp(image, join(folder, 'cache', image.slice(image.lastIndexOf('/') + 1)), { recursive: true });
     const probe = createServer().listen(0, '127.0.0.1');
     await once(probe, 'listening');
     port = (probe.address() as AddressInfo).port;
@@ -36,14 +33,16 @@ describe('npm start', { timeout: 240_000 }, () => {
     await rm(folder, { recursive: true });
   });
 
-  const run = (command: string, ...args: string[]) =>
-    new Command([join(root, 'setup/bootstrap.mjs'), command, ...args], env);
-  const start = () => run('start', '--port', String(port));
+  const command = (args: string[], more: NodeJS.ProcessEnv = {}) =>
+    new Command([join(root, 'setup/bootstrap.mjs'), ...args], { ...env, ...more });
+  const run = (...args: string[]) => command(args);
+  const start = (more?: NodeJS.ProcessEnv) => command(['start', '--port', String(port)], more);
 
   test('makes a first VM before your eyes, leaves it running on Ctrl-C, finds it again, and down ends it', async () => {
     const first = start();
     const seen = await first.until(/npm run down stops everything\.\n/);
     assert.match(seen, /host {18}runs VMs (with KVM|by emulation)/);
+    assert.match(seen, /^template {14}a tiny Linux, which is built once\nRegistering the template tiny-linux\n/m);
     assert.match(seen, /Creating the VM first-vm\n(?: {2}[^\n]+\n)*? {2}✔ start VM/);
     assert.match(seen, /│ Virtgraph tiny Linux\n(?: {2}│ [^\n]+\n)+ {2}│ ready\n/);
     assert.match(seen, new RegExp(`http://127\\.0\\.0\\.1:${port}/graphiql#token=\\S+\n`));
@@ -61,7 +60,9 @@ describe('npm start', { timeout: 240_000 }, () => {
     assert.ok(vm);
 
     const again = start();
-    assert.match(await again.until(/stops everything\.\n/), /^ {2}first-vm +RUNNING +1 vCPU, 256 MiB, on host-1$/m);
+    const found = await again.until(/stops everything\.\n/);
+    assert.doesNotMatch(found, /^template/m);
+    assert.match(found, /^ {2}first-vm +RUNNING +1 vCPU, 256 MiB, on host-1$/m);
     assert.deepEqual(await findVmProcesses(folder), [vm]);
 
     const hostd = await new ProcessRecords(join(folder, 'run')).running('hostd');
@@ -95,6 +96,14 @@ describe('npm start', { timeout: 240_000 }, () => {
     assert.equal(broken.code, 1);
     assert.match(broken.complaints, /control was killed \(SIGKILL\)\. Its log: .*control\.log\n/);
     assert.equal(await records.running('hostd'), null);
+  });
+
+  test('takes no database but a MariaDB or MySQL', async () => {
+    const refused = await start({ DATABASE_URL: 'postgres://root:secret@localhost/x' }).end();
+    assert.equal(refused.code, 1);
+    assert.match(refused.complaints, /^DATABASE_URL is not the URL of a MariaDB or MySQL: mysql:.*$/m);
+    assert.ok(!refused.complaints.includes('secret'));
+    assert.equal(refused.printed, '');
   });
 
   test('names the process that holds its port', async () => {

@@ -79,7 +79,7 @@ async function hasText(path: string): Promise<boolean> {
   return pixels.filter((value) => value > 100).byteLength > 300;
 }
 
-test('an image that is in the cache is not built again, and one that was cut short is', {
+test('an image that is in the cache is not built again, and one that was cut short is, after it is said', {
   timeout: 120_000,
 }, async () => {
   const shared = dirname(await tinyLinux());
@@ -91,11 +91,17 @@ test('an image that is in the cache is not built again, and one that was cut sho
   const manifestPath = join(copy, 'manifest.json');
   const manifest = JSON.parse(await readFile(manifestPath, 'utf8'));
   await writeFile(manifestPath, JSON.stringify({ ...manifest, kernel: 'kept' }));
-  const kept = await tinyLinuxImage(cache);
+  let builds = 0;
+  const building = () => {
+    builds++;
+  };
+  const kept = await tinyLinuxImage(cache, building);
+  assert.equal(builds, 0);
   assert.deepEqual({ path: kept.path, kernel: kept.kernel }, { path: join(copy, 'tiny-linux.qcow2'), kernel: 'kept' });
 
   await truncate(kept.path, 1000);
-  const [one, other] = await Promise.all([tinyLinuxImage(cache), tinyLinuxImage(cache)]);
+  const [one, other] = await Promise.all([tinyLinuxImage(cache, building), tinyLinuxImage(cache, building)]);
+  assert.equal(builds, 2);
   assert.deepEqual(one, other);
   assert.notEqual(one.kernel, 'kept');
   assert.ok(one.fileBytes > 1_000_000);
