@@ -6,7 +6,8 @@ import { Gauge, Registry } from 'prom-client';
 import { type Core, createCore } from './core.ts';
 import { isOutage, unavailable } from './db/failure.ts';
 import { migrate } from './db/migrate.ts';
-import type { Actor } from './domain/authorize.ts';
+import { principalOf } from './db/principal.ts';
+import { type Actor, IDENTITIES, restsOn } from './domain/authorize.ts';
 import { VirtgraphError } from './domain/errors.ts';
 import { costOf } from './graphql/cost.ts';
 import { toGraphQLError } from './graphql/errors.ts';
@@ -87,6 +88,12 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     origins: options.origins ?? [],
   });
 
+  // Before the feed's other listeners have read anything: what is revoked hears of nothing that came after.
+  core.feed.listen((changes) => {
+    const identities = changes.filter(({ kind }) => (IDENTITIES as readonly string[]).includes(kind));
+    if (identities.length > 0) http.revoke((actor) => identities.some((change) => restsOn(actor, change)));
+  });
+
   const liveness = new Liveness({
     db: core.db,
     writer: core.writer,
@@ -157,11 +164,9 @@ const anonymous: Actor = { kind: 'anonymous' };
 function authenticator(core: Core): (token: string | null) => Promise<Actor> {
   return async (token) => {
     if (token === null) return anonymous;
-    const query = core.db.selectFrom('api_token').select(['id', 'name']).where('token_hash', '=', secretHash(token));
-    const row = await query.executeTakeFirst().catch((error: unknown) => {
+    return principalOf(core.db, secretHash(token)).catch((error: unknown) => {
       throw isOutage(error) ? unavailable(error) : error;
     });
-    return row ? { kind: 'root-admin', tokenId: row.id, name: row.name } : anonymous;
   };
 }
 

@@ -6,7 +6,7 @@ import { Feed } from './db/feed.ts';
 import { Ids } from './db/ids.ts';
 import { Inventory } from './db/inventory.ts';
 import { ANSWER_WITHIN, openDatabase, openPool } from './db/pool.ts';
-import { distinctChanges } from './db/statements.ts';
+import { distinctChanges, uncertainChanges } from './db/statements.ts';
 import type { Database } from './db/tables.ts';
 import { Writer } from './db/writer.ts';
 import { LinkedHostAgent } from './hosts/agent.ts';
@@ -25,7 +25,7 @@ export interface CoreOptions {
   databaseUrl: string;
   log: Logger;
   heartbeatMs?: number;
-  /** Connections for reads; the writer and the engine have their own. */
+  /** Connections for everything but the writer, which has its own. */
   readConnections?: number;
 }
 
@@ -71,7 +71,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
   const feed = new Feed(db, processId);
   const links = new HostLinks(db, log);
   const inventory = new Inventory(db);
-  const ids = new Ids(pools[0]!);
+  const ids = new Ids(db);
 
   const writer = new Writer({
     pool: pools[1]!.promise(),
@@ -88,12 +88,15 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
         log.error({ err: error }, 'a listener of commits failed');
       }
     },
+    // The feed would name this process as the one that has told it, so nobody else does: as if others had written it.
+    onUncertain: (transitions) => feed.publish(uncertainChanges(transitions), 'others'),
   });
   const catchUp = async (): Promise<void> => {
     await feed.catchUp();
     await inventory.refresh();
   };
   const progress = new ProgressBoard(writer, log);
+  links.onGone((hostId) => progress.hostGone(hostId));
   const linkedAgent = new LinkedHostAgent(links, progress);
   const agent = new PeerHostAgent(db, links, linkedAgent);
   const engine = new Engine({

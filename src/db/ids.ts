@@ -1,17 +1,19 @@
 import { randomUUIDv7 } from 'node:crypto';
-import type { Pool } from 'mysql2';
+import { type Kysely, sql } from 'kysely';
+import type { Database } from './tables.ts';
 
 const BLOCK = 1000;
 
 /** Row ids by the thousand. A crash loses the rest of a block, which harms nothing: ids are unique, not dense. */
 export class Ids {
-  readonly #pool: Pool;
+  readonly #db: Kysely<Database>;
   #next = 0;
   #end = 0;
   #refill: Promise<void> | undefined;
 
-  constructor(pool: Pool) {
-    this.#pool = pool;
+  /** @param db whose limits hold here too: a mutation waits for no id longer than for a row */
+  constructor(db: Kysely<Database>) {
+    this.#db = db;
   }
 
   async take(): Promise<number> {
@@ -25,10 +27,8 @@ export class Ids {
   }
 
   async #fetch(): Promise<void> {
-    const [result] = await this.#pool
-      .promise()
-      .query<import('mysql2').ResultSetHeader>('UPDATE id_block SET next_id = LAST_INSERT_ID(next_id) + ?', [BLOCK]);
-    this.#next = result.insertId;
+    const { insertId } = await sql`UPDATE id_block SET next_id = LAST_INSERT_ID(next_id) + ${BLOCK}`.execute(this.#db);
+    this.#next = Number(insertId);
     this.#end = this.#next + BLOCK;
   }
 }

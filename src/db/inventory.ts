@@ -1,6 +1,18 @@
 import type { Kysely } from 'kysely';
+import type { Tenancy } from '../domain/authorize.ts';
 import type { PlacementHost, PlacementStorage } from '../domain/placement.ts';
-import type { Cluster, Database, Host, Offering, Pod, PrimaryStorage, Template, Zone } from './tables.ts';
+import type {
+  Account,
+  Cluster,
+  Database,
+  Domain,
+  Host,
+  Offering,
+  Pod,
+  PrimaryStorage,
+  Template,
+  Zone,
+} from './tables.ts';
 import type { Change, Write } from './transition.ts';
 
 /** The kinds that change by the hand of an operator, so that a process can hold them all. */
@@ -12,9 +24,21 @@ interface Held {
   primary_storage: PrimaryStorage;
   offering: Offering;
   template: Template;
+  domain: Domain;
+  account: Account;
 }
 type HeldKind = keyof Held;
-const KINDS: HeldKind[] = ['zone', 'pod', 'cluster', 'host', 'primary_storage', 'offering', 'template'];
+const KINDS: HeldKind[] = [
+  'zone',
+  'pod',
+  'cluster',
+  'host',
+  'primary_storage',
+  'offering',
+  'template',
+  'domain',
+  'account',
+];
 const isHeld = (kind: string): kind is HeldKind => (KINDS as string[]).includes(kind);
 
 interface Room {
@@ -45,7 +69,7 @@ class Shelf<T extends { id: number; uid: Buffer }> {
  * What this process believes of the hierarchy, its capacity and what VMs are made of. Read once, then kept up by the
  * change feed. Only a hint: guarded writes decide, so a wrong belief costs a refused transaction, never over-commitment.
  */
-export class Inventory {
+export class Inventory implements Tenancy {
   readonly #db: Kysely<Database>;
   readonly #shelves: { [K in HeldKind]: Shelf<Held[K]> } = {
     zone: new Shelf(),
@@ -55,6 +79,8 @@ export class Inventory {
     primary_storage: new Shelf(),
     offering: new Shelf(),
     template: new Shelf(),
+    domain: new Shelf(),
+    account: new Shelf(),
   };
   /** `<template>.<storage>` of the copies that are prepared. */
   #copies = new Set<string>();
@@ -63,6 +89,7 @@ export class Inventory {
   readonly #pendingStorage = new Map<number, number>();
   readonly #stale = new Map<HeldKind, Set<number>>();
   #refreshing: Promise<void> | undefined;
+  #reading: Promise<void> = Promise.resolve();
 
   constructor(db: Kysely<Database>) {
     this.#db = db;
@@ -85,12 +112,13 @@ export class Inventory {
     return this.#shelves[kind].byId.values();
   }
 
-  hasCopy(templateId: number, storageId: number): boolean {
-    return this.#copies.has(`${templateId}.${storageId}`);
+  domainPathOf(accountId: number): string | undefined {
+    const account = this.get('account', accountId);
+    return account && this.get('domain', account.domain_id)?.path;
   }
 
-  noteCopy(templateId: number, storageId: number): void {
-    this.#copies.add(`${templateId}.${storageId}`);
+  hasCopy(templateId: number, storageId: number): boolean {
+    return this.#copies.has(`${templateId}.${storageId}`);
   }
 
   /** To be called with every change that is told; the rows are read again soon after, many at a time. */
@@ -118,9 +146,9 @@ export class Inventory {
     return this.refresh();
   }
 
-  /** Nothing that was told waits to be read: what is not here does not exist. */
+  /** Nothing that was told waits to be read or is being read: what is not here does not exist. */
   get isFresh(): boolean {
-    return this.#stale.size === 0;
+    return this.#stale.size === 0 && this.#refreshing === undefined;
   }
 
   /** Resolves when all changes that were told so far are read. A failed read is tried again with the next. */
@@ -147,7 +175,17 @@ export class Inventory {
     }
   }
 
-  async #read<K extends HeldKind>(kind: K, ids: number[] | null): Promise<void> {
+  /** One after the other: an answer that a newer one has overtaken would put back what is over. */
+  #inTurn(read: () => Promise<void>): Promise<void> {
+    this.#reading = this.#reading.then(read, read);
+    return this.#reading;
+  }
+
+  #read<K extends HeldKind>(kind: K, ids: number[] | null): Promise<void> {
+    return this.#inTurn(() => this.#readNow(kind, ids));
+  }
+
+  async #readNow<K extends HeldKind>(kind: K, ids: number[] | null): Promise<void> {
     let query = this.#db
       .selectFrom(kind as 'zone')
       .selectAll()
@@ -160,9 +198,11 @@ export class Inventory {
     for (const row of rows) shelf.put(row);
   }
 
-  async #readCopies(): Promise<void> {
-    const rows = await this.#db.selectFrom('template_copy').select(['template_id', 'primary_storage_id']).execute();
-    this.#copies = new Set(rows.map((row) => `${row.template_id}.${row.primary_storage_id}`));
+  #readCopies(): Promise<void> {
+    return this.#inTurn(async () => {
+      const rows = await this.#db.selectFrom('template_copy').select(['template_id', 'primary_storage_id']).execute();
+      this.#copies = new Set(rows.map((row) => `${row.template_id}.${row.primary_storage_id}`));
+    });
   }
 
   *placementHosts(): Generator<PlacementHost> {

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { codeOf } from './failure.ts';
 import type { Database } from './tables.ts';
 
 const FOLDER = new URL('../../schema/mysql/', import.meta.url);
@@ -27,13 +28,19 @@ async function readMigrations(): Promise<Record<string, Migration>> {
         file.replace('.sql', ''),
         {
           async up(db) {
-            for (const statement of statements) await sql.raw(statement).execute(db);
+            for (const statement of statements) await sql.raw(statement).execute(db).catch(refuseUnlessDone);
           },
         },
       ];
     }),
   );
   return Object.fromEntries(entries);
+}
+
+/** A column or key that an interrupted run has made already: MySQL's ALTER TABLE knows no IF NOT EXISTS. */
+function refuseUnlessDone(error: unknown): void {
+  const code = codeOf(error);
+  if (code !== 'ER_DUP_FIELDNAME' && code !== 'ER_DUP_KEYNAME') throw error;
 }
 
 /** Our own files hold no semicolon inside a statement; comments go. */

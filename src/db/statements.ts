@@ -35,6 +35,11 @@ const PATCH_ORDER: PatchTable[] = [
   'volume',
   'template',
   'host_join_token',
+  'domain',
+  'account',
+  'role',
+  'user',
+  'api_key',
   'zone',
   'pod',
   'cluster',
@@ -42,7 +47,18 @@ const PATCH_ORDER: PatchTable[] = [
   'primary_storage',
   'host',
 ];
-const HOLD_ORDER: Hold['table'][] = ['zone', 'pod', 'cluster', 'offering', 'template', 'primary_storage'];
+const HOLD_ORDER: Hold['table'][] = [
+  'domain',
+  'account',
+  'role',
+  'user',
+  'zone',
+  'pod',
+  'cluster',
+  'offering',
+  'template',
+  'primary_storage',
+];
 
 /** Everything up to the commit, without the change feed. */
 export function statementsFor(db: Kysely<Database>, transitions: Transition[]): Statement[] {
@@ -108,6 +124,7 @@ const eventRow = (event: NewEvent, seq: RawBuilder<number>) => ({
   type: event.type,
   subject_kind: event.subject.kind,
   subject_id: event.subject.id,
+  account_id: event.accountId ?? null,
   job_id: event.jobId,
   actor: event.actor,
   reason: event.reason,
@@ -120,6 +137,13 @@ export function distinctChanges(transitions: Transition[]): Change[] {
   for (const { changes } of transitions) for (const c of changes) seen.set(`${c.kind} ${c.id}`, c);
   return [...seen.values()];
 }
+
+/** The same, and the hosts that must hear of a command: what is to be read again where nobody knows whether it was written. */
+export const uncertainChanges = (transitions: Transition[]): Change[] =>
+  distinctChanges([
+    ...transitions,
+    ...transitions.map((t) => ({ ...t, changes: t.commands.map((c) => ({ kind: 'command' as const, id: c.hostId })) })),
+  ]);
 
 function patchStatements(db: Kysely<Database>, table: PatchTable, patches: Patch[]): Statement[] {
   const mine = patches.filter((p) => p.table === table);
@@ -239,31 +263,39 @@ const GIVES_WHILE: Record<Take['table'], RawBuilder<boolean>> = {
 /** One guarded update per counted row for the whole batch, however many VMs land on it. */
 function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
   return (Object.keys(GIVES_WHILE) as Take['table'][]).flatMap((table) =>
-    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts }) => {
+    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts, taken }) => {
       const set: Record<string, unknown> = {};
       let query = db.updateTable(table as 'host').where('id', '=', id);
       for (const [name, amount] of Object.entries(amounts) as [Counted, number][]) {
         const used = sql.ref(COUNTED[name].used);
         set[COUNTED[name].used] = sql`${used} + ${amount}`;
-        query =
-          amount > 0
-            ? query.where(sql<boolean>`${used} + ${amount} <= ${sql.ref(COUNTED[name].cap)}`)
-            : query.where(sql<boolean>`${used} >= ${-amount}`);
+        if (taken.has(name)) query = query.where(sql<boolean>`${used} + ${amount} <= ${sql.ref(COUNTED[name].cap)}`);
+        if (amount < 0) query = query.where(sql<boolean>`${used} >= ${-amount}`);
       }
-      if (Object.values(amounts).some((amount) => amount > 0)) query = query.where(GIVES_WHILE[table]);
+      if (taken.size > 0) query = query.where(GIVES_WHILE[table]);
       return { query: query.set(set).compile(), mustHit: 1, otherwise: 'full' as const };
     }),
   );
 }
 
-function sumsById(takes: Take[]): { id: number; amounts: Record<string, number> }[] {
-  const sums = new Map<number, Record<string, number>>();
+interface Sum {
+  id: number;
+  amounts: Record<string, number>;
+  /** What somebody takes of, even if others give back more: each must be one who could take it after them. */
+  taken: Set<string>;
+}
+
+function sumsById(takes: Take[]): Sum[] {
+  const sums = new Map<number, Sum>();
   for (const { id, amounts } of takes) {
-    const sum = sums.get(id) ?? {};
-    for (const [name, amount] of Object.entries(amounts)) sum[name] = (sum[name] ?? 0) + amount;
+    const sum = sums.get(id) ?? { id, amounts: {}, taken: new Set() };
+    for (const [name, amount] of Object.entries(amounts)) {
+      sum.amounts[name] = (sum.amounts[name] ?? 0) + amount;
+      if (amount > 0) sum.taken.add(name);
+    }
     sums.set(id, sum);
   }
-  return [...sums].map(([id, amounts]) => ({ id, amounts })).sort((a, b) => a.id - b.id);
+  return [...sums.values()].sort((a, b) => a.id - b.id);
 }
 
 function byShape<T>(items: T[], shapeOf: (item: T) => string): T[][] {

@@ -2,6 +2,7 @@ import type { ColumnType, Selectable } from 'kysely';
 import type { HostLinkState, HostWantedState, WantedState } from '../domain/host-state.ts';
 import type { JobState, StepDirection, StepState } from '../domain/job-state.ts';
 import type { TargetKind } from '../domain/kinds.ts';
+import type { Reach } from '../domain/permission.ts';
 import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 
@@ -66,6 +67,48 @@ export interface HostTable extends Named {
   credential_hash: Buffer;
 }
 
+export interface DomainTable extends Named {
+  parent_id: number | null;
+  /** Ids from the root down, each between slashes. */
+  path: string;
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface AccountTable extends Named {
+  domain_id: number;
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface RoleTable extends Named {
+  reach: Reach;
+  /** JSON: Rule[]; of a built-in role they are in domain/permission.ts. */
+  rules: string;
+  /** 0 or 1. */
+  built_in: Defaulted<number>;
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface UserTable extends Named {
+  account_id: number;
+  role_id: number;
+  wanted_state: Defaulted<WantedState>;
+}
+
+export interface ApiKeyTable {
+  id: number;
+  uid: Buffer;
+  user_id: number;
+  /** Narrower than the user's. */
+  role_id: number | null;
+  name: string;
+  key_hash: Buffer;
+  expires_at: NullableTimestamp;
+  last_used_at: NullableTimestamp;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
+}
+
 export interface HostJoinTokenTable {
   id: number;
   cluster_id: number;
@@ -96,6 +139,8 @@ export interface OfferingTable extends Named {
 
 export interface TemplateTable extends Named {
   zone_id: number;
+  /** Null: everybody may use it. */
+  account_id: Defaulted<number | null>;
   wanted_state: Defaulted<WantedState>;
   state: TemplateState;
   state_reason: Defaulted<string | null>;
@@ -123,6 +168,8 @@ export interface VmTable {
   last_host_id: Defaulted<number | null>;
   offering_id: number;
   template_id: number;
+  /** Whose it is; the operator's unless told. */
+  account_id: Defaulted<number>;
   name: string;
   description: string | null;
   state: VmState;
@@ -177,6 +224,7 @@ export interface VolumeTable {
   primary_storage_id: number;
   vm_id: number | null;
   template_id: number | null;
+  account_id: Defaulted<number>;
   name: string;
   role: 'ROOT' | 'DATA';
   format: 'QCOW2' | 'RAW';
@@ -197,6 +245,8 @@ export interface JobTable {
   step: Defaulted<number>;
   target_kind: TargetKind;
   target_id: number;
+  /** Whose target it has; null: only operators may know of it. */
+  account_id: Defaulted<number | null>;
   parent_id: Defaulted<number | null>;
   actor: string;
   reason: string | null;
@@ -278,6 +328,8 @@ export interface EventTable {
   occurred_at: Timestamp;
   subject_kind: TargetKind;
   subject_id: number;
+  /** As of a job. */
+  account_id: Defaulted<number | null>;
   job_id: number | null;
   actor: string;
   reason: string | null;
@@ -299,6 +351,11 @@ export interface FeedHeadTable {
 }
 
 export interface Database {
+  domain: DomainTable;
+  account: AccountTable;
+  role: RoleTable;
+  user: UserTable;
+  api_key: ApiKeyTable;
   zone: ZoneTable;
   pod: PodTable;
   cluster: ClusterTable;
@@ -325,6 +382,8 @@ export interface Database {
 
 export type Zone = Selectable<ZoneTable>;
 export type Pod = Selectable<PodTable>;
+export type Domain = Selectable<DomainTable>;
+export type Account = Selectable<AccountTable>;
 export type Cluster = Selectable<ClusterTable>;
 export type Host = Selectable<HostTable>;
 export type PrimaryStorage = Selectable<PrimaryStorageTable>;

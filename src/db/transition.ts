@@ -1,4 +1,5 @@
 import type { Insertable, Selectable } from 'kysely';
+import type { IDENTITIES } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
@@ -22,13 +23,15 @@ export interface Transition {
 }
 
 export interface Change {
-  kind: ResourceKind | 'command' | 'control_process';
+  kind: ResourceKind | (typeof IDENTITIES)[number] | 'command';
   id: number;
 }
 
 export interface NewEvent {
   type: string;
   subject: { kind: TargetKind; id: number };
+  /** Whose the subject is; without it only operators may know of it. */
+  accountId?: number | null;
   jobId: number | null;
   actor: string;
   reason: string | null;
@@ -61,7 +64,8 @@ export type PatchTable =
   | 'host'
   | 'primary_storage'
   | 'offering'
-  | 'host_join_token';
+  | 'host_join_token'
+  | (typeof IDENTITIES)[number];
 
 /** A value that the database computes. */
 export type Computed =
@@ -80,7 +84,7 @@ export const atLeast = (value: number): Computed => ({ is: 'atLeast', value });
 
 type Row<T extends Table> = Selectable<Database[T]>;
 export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Computed };
-/** Equal to the value, or to one of a list, or below another column by some room. */
+/** Equal to the value, or to one of a list. */
 export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
 
 export type Write = Insert | Patch | Take | Hold | Remove | Absent | Expect;
@@ -118,7 +122,17 @@ export interface Take {
 /** Locks a parent, shared, that must live until this is committed; and be enabled, where that matters. */
 export interface Hold {
   op: 'hold';
-  table: 'zone' | 'pod' | 'cluster' | 'offering' | 'template' | 'primary_storage';
+  table:
+    | 'domain'
+    | 'account'
+    | 'role'
+    | 'user'
+    | 'zone'
+    | 'pod'
+    | 'cluster'
+    | 'offering'
+    | 'template'
+    | 'primary_storage';
   id: number;
   enabled: boolean;
 }
@@ -137,7 +151,7 @@ export interface Absent {
  */
 export interface Expect {
   op: 'expect';
-  table: 'host';
+  table: 'host' | 'cluster';
   id: number;
   guard: Record<string, unknown>;
 }
@@ -199,7 +213,7 @@ export const takeJoin = (tokenId: number): Take => ({
 
 export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
 export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
-export const expect = (table: Expect['table'], id: number, guard: Guard<'host'>): Expect => ({
+export const expect = <T extends Expect['table']>(table: T, id: number, guard: Guard<T>): Expect => ({
   op: 'expect',
   table,
   id,

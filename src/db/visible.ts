@@ -1,7 +1,22 @@
 import { type Expression, type SqlBool, sql } from 'kysely';
-import type { Actor } from '../domain/authorize.ts';
+import { type Actor, may, OWNED_KINDS } from '../domain/authorize.ts';
+import type { GuardedKind } from '../domain/permission.ts';
 
-/** The SQL twin of `authorize(actor, 'read', …)`: the condition that every list adds to its `where`. */
-export function visible(actor: Actor): Expression<SqlBool> {
-  return actor.kind === 'anonymous' ? sql<SqlBool>`false` : sql<SqlBool>`true`;
+/**
+ * The SQL twin of `sees`: the condition that every list adds to its `where`.
+ *
+ * @param kind also the name of the table
+ */
+export function visible(actor: Actor, kind: GuardedKind): Expression<SqlBool> {
+  if (!may(actor, 'read', kind)) return sql<SqlBool>`false`;
+  if (actor.kind !== 'user' || actor.reach === 'ALL' || !(OWNED_KINDS as readonly string[]).includes(kind))
+    return sql<SqlBool>`true`;
+  const owner = sql.ref(`${kind}.account_id`);
+  const own =
+    actor.reach === 'ACCOUNT'
+      ? sql<SqlBool>`${owner} = ${actor.accountId}`
+      : sql<SqlBool>`${owner} in (
+          select account.id from account inner join domain on domain.id = account.domain_id
+          where domain.path like ${`${actor.domainPath}%`})`;
+  return kind === 'template' ? sql<SqlBool>`(${owner} is null or ${own})` : own;
 }

@@ -27,6 +27,8 @@ export interface WriterOptions {
   isElsewhere: (hostId: number) => boolean;
   /** Called after commit, before the submitters hear of it. */
   onCommit: (written: Transition[]) => void;
+  /** Called with what may have been committed although nobody heard so, before the submitters hear that they don't know. */
+  onUncertain?: (perhaps: Transition[]) => void;
 }
 
 const MAX_TRIES = 5;
@@ -141,6 +143,7 @@ export class Writer {
 
   /** Retrying is safe although a lost COMMIT is ambiguous: writing the same again is refused by a guard or a unique key. */
   async #commit(transitions: Transition[]): Promise<void> {
+    let uncertain = false;
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#transaction(transitions);
@@ -149,7 +152,11 @@ export class Writer {
         this.#options.onCommit(transitions);
         return;
       } catch (error) {
-        if (!isRetryable(error) || attempt === MAX_TRIES) throw error;
+        uncertain ||= isConnectionLost(error) || isTimeout(error);
+        if (!isRetryable(error) || attempt === MAX_TRIES) {
+          if (uncertain) this.#options.onUncertain?.(transitions);
+          throw error;
+        }
         this.counts.retries++;
       }
     }

@@ -1,26 +1,114 @@
 import { VirtgraphError } from './errors.ts';
+import type { GuardedKind, Permissions, Reach, Verb } from './permission.ts';
+
+/** Someone of an account, by what the token allows. */
+export interface UserActor {
+  kind: 'user';
+  userId: number;
+  keyId: number;
+  accountId: number;
+  /** Ids of the domains from the root to the account's, each between slashes. */
+  domainPath: string;
+  /** As it stands in jobs and events: account/user. */
+  name: string;
+  /** Of the user and of the key. */
+  roleIds: readonly number[];
+  reach: Reach;
+  permissions: Permissions;
+}
 
 /** Who asks. `system` files repairs; it never comes from outside. */
 export type Actor =
   | { kind: 'anonymous' }
   | { kind: 'root-admin'; tokenId: number; name: string }
-  | { kind: 'system'; name: string };
+  | { kind: 'system'; name: string }
+  | UserActor;
 
-export type Verb = 'read' | 'create' | 'update' | 'delete' | 'operate';
-
-/** How an actor stands in jobs, events and idempotency keys. */
+/** How an actor stands in jobs and events. */
 export const actorName = (actor: Actor): string => (actor.kind === 'anonymous' ? 'anonymous' : actor.name);
 
+/** What decides who somebody is and what he may do. */
+export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key'] as const;
+
+/** Whether what an actor may do can have changed with a change of this object. */
+export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }): boolean {
+  if (actor.kind !== 'user') return false;
+  switch (kind) {
+    case 'user':
+      return actor.userId === id;
+    case 'api_key':
+      return actor.keyId === id;
+    case 'account':
+      return actor.accountId === id;
+    case 'role':
+      return actor.roleIds.includes(id);
+    case 'domain':
+      return actor.domainPath.includes(`/${id}/`);
+    default:
+      return false;
+  }
+}
+
+/** What never means another: names change hands, and two accounts may have the same. */
+export const actorKey = (actor: Actor): string => (actor.kind === 'user' ? `user:${actor.userId}` : actorName(actor));
+
+/** Where an account stands in the tree; undefined: there is no such account. */
+export interface Tenancy {
+  domainPathOf(accountId: number): string | undefined;
+}
+
+/** The account of what operators make for themselves. */
+export const OPERATOR_ACCOUNT = 1;
+
+/** A row, with who owns it. Infrastructure has no `account_id`; null: nobody, and everybody may use such a template. */
+export interface Owned {
+  id?: number;
+  account_id?: number | null;
+}
+
+/** Whether the actor's role has the verb for a kind at all. */
+export function may(actor: Actor, verb: Verb, kind: GuardedKind): boolean {
+  if (actor.kind === 'user') return actor.permissions.has(`${verb} ${kind}`);
+  return actor.kind !== 'anonymous';
+}
+
 /**
- * The one decision about rights; its twin for lists is db/visible.ts. `object` is what is acted on: a resource, or the
- * kind of the one to be made.
+ * The one decision about rights on a kind; `sees` is the one about an object, with its twin for lists in db/visible.ts.
  *
- * @throws VirtgraphError UNAUTHENTICATED, or NOT_FOUND where the object is not for this actor to know of
+ * @throws VirtgraphError UNAUTHENTICATED, FORBIDDEN
  */
-export function authorize(actor: Actor, _verb: Verb, _object: { kind: string }): void {
+export function authorize(actor: Actor, verb: Verb, kind: GuardedKind): void {
+  mustBeKnown(actor);
+  if (may(actor, verb, kind)) return;
+  throw new VirtgraphError({
+    code: 'FORBIDDEN',
+    message: `Your role may not ${verb} a ${kind.replaceAll('_', ' ')}.`,
+  });
+}
+
+/** @throws VirtgraphError UNAUTHENTICATED */
+export function mustBeKnown(actor: Actor): void {
   if (actor.kind === 'anonymous')
     throw new VirtgraphError({
       code: 'UNAUTHENTICATED',
       message: 'Send a known token as `Authorization: Bearer <token>`.',
     });
+}
+
+/** Kinds that belong to an account. */
+export const OWNED_KINDS = ['vm', 'volume', 'template', 'job', 'event'] as const satisfies GuardedKind[];
+const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
+
+/** Whether an object exists for the actor. What it may not see is as absent as what never was. */
+export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {
+  if (!may(actor, 'read', kind)) return false;
+  if (actor.kind !== 'user' || !isOwned(kind) || actor.reach === 'ALL') return true;
+  if (row.account_id == null) return kind === 'template';
+  return isWithin(actor, row.account_id, tenancy);
+}
+
+/** Whether an account is the actor's, or in what it administers. */
+export function isWithin(actor: UserActor, accountId: number, tenancy: Tenancy): boolean {
+  if (actor.accountId === accountId || actor.reach === 'ALL') return true;
+  return actor.reach === 'DOMAIN' && (tenancy.domainPathOf(accountId) ?? '').startsWith(actor.domainPath);
 }

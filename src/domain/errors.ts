@@ -22,6 +22,13 @@ export const ERROR_CODES = {
     developer:
       'Send `Authorization: Bearer <token>`, in `connection_init` over WebSocket. Ask for another token; never repeat.',
   },
+  FORBIDDEN: {
+    retryable: false,
+    meaning: 'Your role may not do this to what you can see.',
+    user: 'Ask whoever administers your domain for a role that may.',
+    operator: '`viewer { permissions }` shows what decides, asked with the token of the one who is refused.',
+    developer: 'Offer what `allowedActions` of the object holds. Repeating does not help before the role has changed.',
+  },
   INVALID_INPUT: {
     retryable: false,
     meaning: 'An argument is not what the field takes; `path` names it.',

@@ -13,7 +13,8 @@ export interface JobView {
   /** Seq of the open step. */
   step: number;
   leaseEpoch: number;
-  target: { kind: TargetKind; id: number };
+  /** With the account that owns it; null: the operator's alone. */
+  target: { kind: TargetKind; id: number; accountId: number | null };
   actor: string;
   reason: string | null;
   cancelRequested: boolean;

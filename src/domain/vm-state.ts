@@ -1,3 +1,5 @@
+import type { Verb } from './permission.ts';
+
 /** What a host says of a VM; its own vocabulary, apart from what is wanted. */
 export const OBSERVED_VM_STATES = ['ABSENT', 'CRASHED', 'PAUSED', 'RUNNING', 'STARTING', 'STOPPED'] as const;
 export type ObservedVmState = (typeof OBSERVED_VM_STATES)[number];
@@ -108,6 +110,10 @@ export function decideVm(state: VmState, action: VmAction): VmDecision {
   const to = VM_TRANSITIONS[state][action];
   return to ? { kind: 'go', to } : { kind: 'deny', state, allowed: allowedVmActions(state) };
 }
+
+/** What a role must allow for an action. */
+export const verbOfVmAction = (action: VmAction): Verb =>
+  action === 'DESTROY' || action === 'EXPUNGE' ? 'delete' : action === 'UPDATE' ? 'update' : 'operate';
 
 /** The actions that would change something now. */
 export function allowedVmActions(state: VmState): VmAction[] {

@@ -55,9 +55,9 @@ export const ClusterList = list({
   noun: 'Cluster',
   filter: ClusterFilterRef,
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
-  conditions: (filter) => [
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
-    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId'),
+  conditions: (filter, actor) => [
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
+    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId', actor),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
     ...where.is('wanted_state', filter.wantedState),

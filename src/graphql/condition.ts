@@ -1,5 +1,7 @@
 import { type Expression, type Selectable, type SqlBool, sql } from 'kysely';
 import type { Database } from '../db/tables.ts';
+import { visible } from '../db/visible.ts';
+import type { Actor } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import { uidOf } from './public-id.ts';
 
@@ -18,15 +20,25 @@ export function conditionsOn<T extends keyof Database>(table: T) {
       if (!values) return [];
       return [values.length === 0 ? sql<SqlBool>`false` : sql<SqlBool>`${column(name)} in (${sql.join(values)})`];
     },
-    /** Refers to the object with this public id; nothing does to one that is not there. */
-    refersTo: (name: ColumnOf<T>, kind: ResourceKind, id: string | null | undefined, field: string): Condition[] =>
-      id == null ? [] : [sql<SqlBool>`${column(name)} = (${idOfUid(kind, uidOf(kind, id, ['filter', field]))})`],
+    /** Refers to the object with this public id; nothing does to one that is not there for the actor. */
+    refersTo: (
+      name: ColumnOf<T>,
+      kind: ResourceKind,
+      id: string | null | undefined,
+      field: string,
+      actor: Actor,
+    ): Condition[] =>
+      id == null
+        ? []
+        : [
+            sql<SqlBool>`${column(name)} = (
+            select id from ${sql.table(kind)}
+            where uid = ${uidOf(kind, id, ['filter', field])} and ${visible(actor, kind)})`,
+          ],
     startsWith: (name: ColumnOf<T>, prefix: string | null | undefined): Condition[] =>
       prefix == null ? [] : [sql<SqlBool>`${column(name)} like ${`${prefix.replace(/[\\%_]/g, '\\$&')}%`}`],
   };
 }
-
-const idOfUid = (kind: ResourceKind, uid: Buffer) => sql`select id from ${sql.table(kind)} where uid = ${uid}`;
 
 export const all = (conditions: readonly Condition[]): Condition =>
   conditions.length === 0 ? sql<SqlBool>`true` : sql<SqlBool>`${sql.join(conditions, sql` and `)}`;

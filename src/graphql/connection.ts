@@ -1,7 +1,7 @@
 import type { InputRef, ObjectRef } from '@pothos/core';
 import { type SqlBool, sql } from 'kysely';
 import { visible } from '../db/visible.ts';
-import { authorize } from '../domain/authorize.ts';
+import { type Actor, mustBeKnown } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import { all, type Condition } from './condition.ts';
@@ -35,7 +35,7 @@ interface ListOptions<T extends ListTable, F> {
   /** The type's name. */
   noun: string;
   filter: InputRef<F>;
-  conditions: (filter: F) => Condition[];
+  conditions: (filter: F, actor: Actor) => Condition[];
   /** Columns by which the list may be ordered besides its key; an index leads to each. */
   orders?: Record<string, { column: string; description: string }>;
   /** Of the key, when nothing is said: newest first for what grows for ever. */
@@ -74,8 +74,8 @@ export function list<T extends ListTable, F>(options: ListOptions<T, F>): List {
     },
     conditionsFor: (filter, context) => [
       ...live,
-      visible(context.actor),
-      ...(filter ? options.conditions(filter as F) : []),
+      visible(context.actor, table),
+      ...(filter ? options.conditions(filter as F, context.actor) : []),
     ],
   };
 }
@@ -212,7 +212,7 @@ export function childList<Parent extends { id: number }>(
 }
 
 async function readRoot(of: List, args: ListArgs, context: GraphContext): Promise<Page> {
-  authorize(context.actor, 'read', { kind: of.table });
+  mustBeKnown(context.actor);
   const stretch = stretchOf(args, of.orderOf(args.orderBy), of.table, of.key);
   const conditions = of.conditionsFor(args.filter, context);
   const { rows } = await sql<Row<ListTable>>`
@@ -235,7 +235,7 @@ async function readBelow(
   column: string,
   where?: { name: string; condition: Condition },
 ): Promise<Page> {
-  authorize(context.actor, 'read', { kind: of.table });
+  mustBeKnown(context.actor);
   const loaders = loadersOf(context);
   const place = `${of.table}.${column}.${where?.name ?? ''}`;
   const stretch = stretchOf(args, of.orderOf(args.orderBy), of.table, of.key);

@@ -1,14 +1,17 @@
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type SqlBool, sql } from 'kysely';
 import type { Logger } from 'pino';
 import type { Feed } from '../db/feed.ts';
 import type { Database } from '../db/tables.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { TargetKind } from '../domain/kinds.ts';
+import type { Audience } from './audience.ts';
+import type { Condition } from './condition.ts';
 import { type EventRow, selected } from './rows.ts';
 
 const KEPT = 2_048;
 const PAGE = 500;
 const RETRY_MS = 500;
+const EVERYTHING: Condition = sql<SqlBool>`true`;
 
 export interface EventSubject {
   kind: TargetKind;
@@ -54,6 +57,7 @@ export class EventLog {
   async follow(
     afterSeq: number | null,
     subject: EventSubject | null,
+    audience: Audience<'event'>,
   ): Promise<AsyncIterableIterator<EventRow | Error>> {
     const head = await this.#head();
     if (afterSeq !== null && afterSeq > head.seq)
@@ -69,18 +73,26 @@ export class EventLog {
       this.#from = head.seq;
       this.#to = head.seq;
     }
-    const follower = new Follower(this, cursor, subject);
+    const follower = new Follower(this, cursor, subject, audience);
     // What was committed since `head` was read has told no one.
     void this.#read();
     return follower;
   }
 
   /** @returns what is above the cursor, and where the next call begins; both as far as is known by now */
-  async after(cursor: number, subject: EventSubject | null): Promise<{ events: EventRow[]; cursor: number }> {
-    if (cursor >= this.#from) return { events: this.#fromMemory(cursor, subject), cursor: Math.max(cursor, this.#to) };
+  async after(
+    cursor: number,
+    subject: EventSubject | null,
+    audience: Audience<'event'>,
+  ): Promise<{ events: EventRow[]; cursor: number }> {
+    if (cursor >= this.#from)
+      return {
+        events: this.#fromMemory(cursor, subject).filter((event) => audience.includes(event)),
+        cursor: Math.max(cursor, this.#to),
+      };
     // Taken before the read: what the read misses is above it, and in memory.
     const covered = this.#from;
-    const events = await this.#page(cursor, subject);
+    const events = await this.#page(cursor, subject, audience.condition);
     if ((await this.#head()).event_trimmed_to > cursor) throw trimmed();
     if (events.length === PAGE) return { events, cursor: events.at(-1)!.seq };
     return { events, cursor: Math.max(cursor, covered, events.at(-1)?.seq ?? 0) };
@@ -102,10 +114,10 @@ export class EventLog {
     );
   }
 
-  async #page(cursor: number, subject: EventSubject | null): Promise<EventRow[]> {
+  async #page(cursor: number, subject: EventSubject | null, condition: Condition = EVERYTHING): Promise<EventRow[]> {
     const about = subject ? sql`and subject_kind = ${subject.kind} and subject_id = ${subject.id}` : sql``;
     const { rows } = await sql<EventRow>`
-      select ${selected('event')} from event where seq > ${cursor} ${about} order by seq limit ${PAGE}`.execute(
+      select ${selected('event')} from event where seq > ${cursor} ${about} and ${condition} order by seq limit ${PAGE}`.execute(
       this.#db,
     );
     return rows;
@@ -151,6 +163,7 @@ export class EventLog {
 class Follower implements AsyncIterableIterator<EventRow | Error> {
   readonly #log: EventLog;
   readonly #subject: EventSubject | null;
+  readonly #audience: Audience<'event'>;
   readonly #wake = (): void => {
     this.#woken = true;
     this.#sleeper?.();
@@ -161,10 +174,11 @@ class Follower implements AsyncIterableIterator<EventRow | Error> {
   #sleeper: (() => void) | undefined;
   #ended = false;
 
-  constructor(log: EventLog, cursor: number, subject: EventSubject | null) {
+  constructor(log: EventLog, cursor: number, subject: EventSubject | null, audience: Audience<'event'>) {
     this.#log = log;
     this.#cursor = cursor;
     this.#subject = subject;
+    this.#audience = audience;
     log.attach(this.#wake);
   }
 
@@ -174,7 +188,7 @@ class Follower implements AsyncIterableIterator<EventRow | Error> {
       if (event) return { done: false, value: event };
       this.#woken = false;
       try {
-        const { events, cursor } = await this.#log.after(this.#cursor, this.#subject);
+        const { events, cursor } = await this.#log.after(this.#cursor, this.#subject, this.#audience);
         this.#page = events;
         this.#cursor = cursor;
         if (events.length === 0) await this.#sleep();

@@ -1,3 +1,4 @@
+import type { Actor } from '../domain/authorize.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
@@ -65,19 +66,19 @@ export const EventList = list({
   noun: 'Event',
   filter: EventFilterRef,
   direction: 'DESC',
-  conditions: (filter) => [
+  conditions: (filter, actor) => [
     ...on.is('type', filter.type),
-    ...subjectIs(filter.subjectId),
-    ...on.refersTo('job_id', 'job', filter.jobId, 'jobId'),
+    ...subjectIs(filter.subjectId, actor),
+    ...on.refersTo('job_id', 'job', filter.jobId, 'jobId', actor),
   ],
 });
 
-function subjectIs(id: string | null | undefined) {
+function subjectIs(id: string | null | undefined, actor: Actor) {
   if (id == null) return [];
   const { kind } = parseId(id, ['filter', 'subjectId']);
   // No event is about a job: what the job is about is.
   if (kind === 'job') return on.isOneOf('subject_kind', []);
-  return [...on.is('subject_kind', kind), ...on.refersTo('subject_id', kind, id, 'subjectId')];
+  return [...on.is('subject_kind', kind), ...on.refersTo('subject_id', kind, id, 'subjectId', actor)];
 }
 
 builder.queryField('events', (t) => rootList(t, EventList, 'What was done, newest first.'));

@@ -110,10 +110,10 @@ export const HostList = list({
   noun: 'Host',
   filter: HostFilterRef,
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
-  conditions: (filter) => [
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
-    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId'),
-    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId'),
+  conditions: (filter, actor) => [
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
+    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId', actor),
+    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId', actor),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
     ...where.isOneOf('link_state', filter.linkState),

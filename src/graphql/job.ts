@@ -1,4 +1,5 @@
 import { sql } from 'kysely';
+import type { Actor } from '../domain/authorize.ts';
 import type { StepProgress } from '../domain/host-agent.ts';
 import { livePercent } from '../domain/job-progress.ts';
 import {
@@ -175,18 +176,18 @@ export const JobList = list({
   noun: 'Job',
   filter: JobFilterRef,
   direction: 'DESC',
-  conditions: (filter) => [
+  conditions: (filter, actor) => [
     ...on.isOneOf('state', filter.state),
     ...on.is('kind', filter.kind),
-    ...targetIs(filter.targetId),
+    ...targetIs(filter.targetId, actor),
   ],
 });
 
-function targetIs(id: string | null | undefined) {
+function targetIs(id: string | null | undefined, actor: Actor) {
   if (id == null) return [];
   const { kind } = parseId(id, ['filter', 'targetId']);
   if (kind === 'job') return on.isOneOf('target_kind', []);
-  return [...on.is('target_kind', kind), ...on.refersTo('target_id', kind, id, 'targetId')];
+  return [...on.is('target_kind', kind), ...on.refersTo('target_id', kind, id, 'targetId', actor)];
 }
 
 builder.queryFields((t) => ({

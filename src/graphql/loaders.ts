@@ -1,6 +1,6 @@
 import DataLoader from 'dataloader';
 import { sql } from 'kysely';
-import { authorize } from '../domain/authorize.ts';
+import { authorize, mustBeKnown, sees } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { GraphContext } from './context.ts';
 import { readRows } from './row-reader.ts';
@@ -24,11 +24,11 @@ export class Loaders {
     this.#context = context;
   }
 
-  /** The row, deleted or not; null: there never was one, or its time has run out. */
+  /** The row, deleted or not; null: there never was one, its time has run out, or it is not for the caller to see. */
   find<K extends ResourceKind>(kind: K, id: number): Row<K> | Promise<Row<K> | null> {
     const known = this.#rowsOf(kind).get(id);
     if (known) return known;
-    authorize(this.#context.actor, 'read', { kind });
+    mustBeKnown(this.#context.actor);
     let loader = this.#byId.get(kind);
     if (!loader) {
       loader = new DataLoader((ids) => this.#read(kind, ids));
@@ -37,8 +37,13 @@ export class Loaders {
     return loader.load(id) as Promise<Row<K> | null>;
   }
 
-  /** The row that a foreign key names: it is there. */
+  /**
+   * The row that a foreign key names: it is there.
+   *
+   * @throws VirtgraphError FORBIDDEN where the caller may not look at its kind
+   */
   get<K extends ResourceKind>(kind: K, id: number): Row<K> | Promise<Row<K>> {
+    authorize(this.#context.actor, 'read', kind);
     const row = this.find(kind, id);
     if (!(row instanceof Promise)) return row;
     return row.then((found) => {
@@ -49,7 +54,7 @@ export class Loaders {
 
   /** By what the public id is made of; deleted or not. */
   findByUid<K extends ResourceKind>(kind: K, uid: Buffer): Promise<Row<K> | null> {
-    authorize(this.#context.actor, 'read', { kind });
+    mustBeKnown(this.#context.actor);
     let loader = this.#byUid.get(kind);
     if (!loader) {
       loader = new DataLoader((uids) => this.#readByUid(kind, uids));
@@ -58,7 +63,7 @@ export class Loaders {
     return loader.load(uid.toString('hex')) as Promise<Row<K> | null>;
   }
 
-  /** Remembers rows that were read some other way. */
+  /** Remembers rows that were read some other way, by someone who may see them. */
   keep<K extends ResourceKind>(kind: K, rows: readonly Row<K>[]): void {
     const known = this.#rowsOf(kind);
     for (const row of rows) known.set((row as { id: number }).id, row);
@@ -75,7 +80,7 @@ export class Loaders {
   }
 
   async #read(kind: ResourceKind, ids: readonly number[]): Promise<unknown[]> {
-    this.keep(kind, await readRows(this.#context.db, kind, ids));
+    this.#keepSeen(kind, await readRows(this.#context.db, kind, ids));
     const known = this.#rowsOf(kind);
     return ids.map((id) => known.get(id) ?? null);
   }
@@ -84,9 +89,17 @@ export class Loaders {
     const { rows } = await sql<Row<ResourceKind>>`
       select ${selected(kind)} from ${sql.table(kind)}
       where uid in (${sql.join(uids.map((uid) => Buffer.from(uid, 'hex')))})`.execute(this.#context.db);
-    this.keep(kind, rows);
-    const found = new Map(rows.map((row) => [row.uid.toString('hex'), row]));
+    const seen = this.#keepSeen(kind, rows);
+    const found = new Map(seen.map((row) => [row.uid.toString('hex'), row]));
     return uids.map((uid) => found.get(uid) ?? null);
+  }
+
+  /** The one gate for objects: whatever reads a row by its id comes through here. */
+  #keepSeen<K extends ResourceKind>(kind: K, rows: readonly Row<K>[]): Row<K>[] {
+    const { actor, inventory } = this.#context;
+    const seen = rows.filter((row) => sees(actor, kind, row, inventory));
+    this.keep(kind, seen);
+    return seen;
   }
 
   #rowsOf<K extends ResourceKind>(kind: K): Map<number, Row<K>> {

@@ -1,6 +1,7 @@
 import { brandWithType } from '@pothos/core';
 import { sql } from 'kysely';
-import { authorize } from '../domain/authorize.ts';
+import { visible } from '../db/visible.ts';
+import { mustBeKnown } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId, type ResourceKind } from '../domain/ids.ts';
 import { builder, type GraphTypes } from './builder.ts';
@@ -42,8 +43,10 @@ async function nodeById(context: GraphContext, id: string, path: string[]): Prom
 }
 
 async function eventBySeq(context: GraphContext, seq: number): Promise<EventRow | null> {
-  authorize(context.actor, 'read', { kind: 'event' });
-  const { rows } = await sql<EventRow>`select ${selected('event')} from event where seq = ${seq}`.execute(context.db);
+  mustBeKnown(context.actor);
+  const { rows } = await sql<EventRow>`
+    select ${selected('event')} from event
+    where seq = ${seq} and ${visible(context.actor, 'event')}`.execute(context.db);
   const row = rows[0] ?? null;
   if (row) brandWithType(row, EventRef.name as never);
   return row;

@@ -45,8 +45,8 @@ export const PodList = list({
   noun: 'Pod',
   filter: PodFilterRef,
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
-  conditions: (filter) => [
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
+  conditions: (filter, actor) => [
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
     ...where.is('wanted_state', filter.wantedState),

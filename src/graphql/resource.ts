@@ -1,5 +1,6 @@
-import { type Actor, authorize } from '../domain/authorize.ts';
+import { may } from '../domain/authorize.ts';
 import type { WantedState } from '../domain/host-state.ts';
+import type { Verb } from '../domain/permission.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList } from './connection.ts';
@@ -27,21 +28,16 @@ const ResourceActionRef = builder.enumType('ResourceAction', {
 });
 type ResourceAction = typeof ResourceActionRef.$inferType;
 
+const VERB_OF: Record<ResourceAction, Verb> = {
+  ENABLE: 'update',
+  DISABLE: 'update',
+  UPDATE: 'update',
+  DELETE: 'delete',
+};
 const ACTIONS: Record<WantedState, ResourceAction[]> = {
   ENABLED: ['DISABLE', 'UPDATE', 'DELETE'],
   DISABLED: ['ENABLE', 'UPDATE', 'DELETE'],
 };
-
-/** Whether the actor may do things with objects of a kind, as opposed to look at them. */
-export function mayOperate(actor: Actor, kind: string): boolean {
-  try {
-    authorize(actor, 'operate', { kind });
-    return true;
-  } catch {
-    // A refusal is the answer here, not a failure.
-    return false;
-  }
-}
 
 /** Columns that every kind which operators arrange has. */
 type Named = Pick<
@@ -63,7 +59,9 @@ export function namedFields<P extends Named>(
       type: [ResourceActionRef],
       description: 'What the caller can do with it now.',
       resolve: (row, _args, context) =>
-        row.deleted_at === null && mayOperate(context.actor, kind) ? ACTIONS[row.wanted_state] : [],
+        row.deleted_at === null
+          ? ACTIONS[row.wanted_state].filter((action) => may(context.actor, VERB_OF[action], kind))
+          : [],
     }),
     ...lifeFields(t),
     events: childList(t, EventList, 'What was done to it.', 'subject_id', {

@@ -32,6 +32,7 @@ const COLUMNS = {
   template: [
     ...NAMED,
     'zone_id',
+    'account_id',
     'state',
     'state_reason',
     'format',
@@ -51,6 +52,7 @@ const COLUMNS = {
     'last_host_id',
     'offering_id',
     'template_id',
+    'account_id',
     'name',
     'description',
     'state',
@@ -79,6 +81,7 @@ const COLUMNS = {
     'primary_storage_id',
     'vm_id',
     'template_id',
+    'account_id',
     'name',
     'role',
     'format',
@@ -97,6 +100,7 @@ const COLUMNS = {
     'step',
     'target_kind',
     'target_id',
+    'account_id',
     'parent_id',
     'actor',
     'reason',
@@ -127,7 +131,18 @@ const COLUMNS = {
     'started_at',
     'finished_at',
   ],
-  event: ['seq', 'type', 'occurred_at', 'subject_kind', 'subject_id', 'job_id', 'actor', 'reason', 'changes'],
+  event: [
+    'seq',
+    'type',
+    'occurred_at',
+    'subject_kind',
+    'subject_id',
+    'account_id',
+    'job_id',
+    'actor',
+    'reason',
+    'changes',
+  ],
 } as const satisfies { [T in ReadTable]: readonly (keyof Selectable<Database[T]>)[] };
 
 type ReadTable = ResourceKind | 'job_step' | 'event';

@@ -1,6 +1,7 @@
-import { authorize } from '../domain/authorize.ts';
+import { mustBeKnown } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import type { ResourceKind } from '../domain/ids.ts';
+import { audienceOf } from './audience.ts';
 import { builder } from './builder.ts';
 import type { GraphContext } from './context.ts';
 import { forgetRead, loadersOf } from './loaders.ts';
@@ -12,9 +13,9 @@ import { checkLastBytes } from './vm.ts';
 import type { SetColumn } from './watch.ts';
 
 /** Each message is answered from what is committed by then, to one who may still see it. */
-function fresh<V>(message: V | Error, context: GraphContext, kind: string): V {
+function fresh<V>(message: V | Error, context: GraphContext): V {
   if (message instanceof Error) throw message;
-  authorize(context.actor, 'read', { kind });
+  mustBeKnown(context.actor);
   forgetRead(context);
   return message;
 }
@@ -46,7 +47,8 @@ async function watched<K extends 'vm' | 'host'>(
     throw new VirtgraphError({ code: 'INVALID_INPUT', message: 'Give exactly one of the ids.' });
   const set = SETS[argument];
   if (!set) return context.watch.object(kind, await idOf(context, kind, id, argument));
-  return context.watch.set(kind, set.column, await idOf(context, set.kind, id, argument));
+  const parent = await idOf(context, set.kind, id, argument);
+  return context.watch.set(kind, set.column, parent, audienceOf(context, kind));
 }
 
 const AFTER_SEQ = /^\d{1,15}$/;
@@ -62,13 +64,14 @@ async function appended(
   afterSeq: string | null | undefined,
   subjectId: string | null | undefined,
 ) {
-  authorize(context.actor, 'read', { kind: 'event' });
+  mustBeKnown(context.actor);
   const seq = parseSeq(afterSeq);
-  if (subjectId == null) return context.watch.events.follow(seq, null);
+  const audience = audienceOf(context, 'event');
+  if (subjectId == null) return context.watch.events.follow(seq, null, audience);
   const { kind } = parseId(subjectId, ['subjectId']);
   if (kind === 'job')
     throw new VirtgraphError({ code: 'INVALID_INPUT', message: 'No event is about a job.', path: ['subjectId'] });
-  return context.watch.events.follow(seq, { kind, id: await idOf(context, kind, subjectId, 'subjectId') });
+  return context.watch.events.follow(seq, { kind, id: await idOf(context, kind, subjectId, 'subjectId') }, audience);
 }
 
 interface SerialChunk {
@@ -139,7 +142,7 @@ builder.subscriptionFields((t) => ({
     extensions: { shareable: shareable(JobRef.name) },
     subscribe: async (_root, { id }, context) => context.watch.job(await idOf(context, 'job', id, 'id')),
     resolve: (message, _args, context) => {
-      const job = fresh(message, context, 'job');
+      const job = fresh(message, context);
       loadersOf(context).keep('job', [job]);
       return job;
     },
@@ -158,7 +161,7 @@ builder.subscriptionFields((t) => ({
     extensions: { shareable: shareable(VmRef.name) },
     subscribe: (_root, args, context) => watched(context, 'vm', args) as never,
     resolve: (message, _args, context) => {
-      const vm = fresh(message as Row<'vm'> | Error, context, 'vm');
+      const vm = fresh(message as Row<'vm'> | Error, context);
       loadersOf(context).keep('vm', [vm]);
       return vm;
     },
@@ -176,7 +179,7 @@ builder.subscriptionFields((t) => ({
     extensions: { shareable: shareable(HostRef.name) },
     subscribe: (_root, args, context) => watched(context, 'host', args) as never,
     resolve: (message, _args, context) => {
-      const host = fresh(message as Row<'host'> | Error, context, 'host');
+      const host = fresh(message as Row<'host'> | Error, context);
       loadersOf(context).keep('host', [host]);
       return host;
     },
@@ -189,7 +192,7 @@ builder.subscriptionFields((t) => ({
       subjectId: t.arg.id({ description: 'Only what happens to this object.' }),
     },
     subscribe: (_root, { afterSeq, subjectId }, context) => appended(context, afterSeq, subjectId) as never,
-    resolve: (message, _args, context) => fresh(message as Row<'event'> | Error, context, 'event'),
+    resolve: (message, _args, context) => fresh(message as Row<'event'> | Error, context),
   }),
   vmSerialOutput: t.field({
     type: SerialChunkRef,
@@ -200,6 +203,6 @@ builder.subscriptionFields((t) => ({
     },
     extensions: { cost: { own: 50 } },
     subscribe: (_root, { vmId, lastBytes }, context) => serialOutput(context, vmId, lastBytes ?? 4_096) as never,
-    resolve: (message, _args, context) => fresh(message as SerialChunk | Error, context, 'vm'),
+    resolve: (message, _args, context) => fresh(message as SerialChunk | Error, context),
   }),
 }));

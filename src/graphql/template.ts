@@ -82,8 +82,8 @@ export const TemplateList = list({
   noun: 'Template',
   filter: TemplateFilterRef,
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
-  conditions: (filter) => [
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
+  conditions: (filter, actor) => [
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
     ...where.isOneOf('state', filter.state),

@@ -1,3 +1,4 @@
+import { type Actor, may } from '../domain/authorize.ts';
 import { ERROR_CODES, type ErrorCode, type UserErrorData } from '../domain/errors.ts';
 import { builder } from './builder.ts';
 import { PlacementRejectionRef } from './placement.ts';
@@ -18,6 +19,10 @@ export function knownCode(code: string): ErrorCode {
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }
 
+/** Hosts and how full they are: for who may see them. */
+const messageTo = (actor: Actor, { code, message }: UserErrorData): string =>
+  code === 'INSUFFICIENT_CAPACITY' && !may(actor, 'read', 'host') ? 'Nothing has room for it at the moment.' : message;
+
 export const UserErrorRef = builder.interfaceRef<UserErrorData>('UserError').implement({
   description: 'Why something was not done, for the one who asked. New types of it may come; each has these fields.',
   resolveType: (error) => {
@@ -26,7 +31,10 @@ export const UserErrorRef = builder.interfaceRef<UserErrorData>('UserError').imp
   },
   fields: (t) => ({
     code: t.expose('code', { type: ErrorCodeRef, description: 'What kind of error, for programs.' }),
-    message: t.exposeString('message', { description: 'What is wrong, for people.' }),
+    message: t.string({
+      description: 'What is wrong, for people.',
+      resolve: (error, _args, { actor }) => messageTo(actor, error),
+    }),
     path: t.exposeStringList('path', {
       nullable: true,
       description: 'Where in the `input` it comes from; null when no field is to blame.',
@@ -58,7 +66,7 @@ builder.objectRef<UserErrorData>('InsufficientCapacityError').implement({
     rejections: t.field({
       type: [PlacementRejectionRef],
       description: 'Why not, host by host.',
-      resolve: (error) => error.rejections ?? [],
+      resolve: (error, _args, { actor }) => (may(actor, 'read', 'host') ? (error.rejections ?? []) : []),
     }),
   }),
 });

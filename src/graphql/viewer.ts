@@ -7,6 +7,7 @@ const ViewerKindRef = builder.enumType('ViewerKind', {
   description: 'What a caller is.',
   values: {
     ROOT_ADMIN: { description: 'May do everything.', value: 'root-admin' },
+    USER: { description: 'Someone of an account.', value: 'user' },
     SYSTEM: { description: 'Virtgraph itself; it never comes from outside.', value: 'system' },
   } as const,
 });

@@ -1,7 +1,8 @@
 import { sql } from 'kysely';
 import type { VmUsage } from '../db/tables.ts';
+import { may } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
-import { allowedVmActions } from '../domain/vm-state.ts';
+import { allowedVmActions, verbOfVmAction } from '../domain/vm-state.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
@@ -11,7 +12,6 @@ import { JobList } from './job.ts';
 import { loadersOf } from './loaders.ts';
 import { idField, lookUp, NodeRef } from './node.ts';
 import { ClusterRef, HostRef, JobRef, OfferingRef, PodRef, TemplateRef, VmRef, VolumeRef, ZoneRef } from './refs.ts';
-import { mayOperate } from './resource.ts';
 import { type JobRow, selected, type VmRow, type VolumeRow } from './rows.ts';
 import { ObservedVmStateRef, VmActionRef, VmStateRef } from './vm-enums.ts';
 
@@ -73,13 +73,15 @@ VmRef.implement({
     }),
     pod: t.field({
       type: PodRef,
-      description: 'The pod of its cluster.',
-      resolve: (vm, _args, context) => loadersOf(context).get('pod', vm.pod_id),
+      nullable: true,
+      description: 'The pod of its cluster. Null for who may not see it.',
+      resolve: (vm, _args, context) => loadersOf(context).find('pod', vm.pod_id),
     }),
     cluster: t.field({
       type: ClusterRef,
-      description: 'Whose hosts can run it.',
-      resolve: (vm, _args, context) => loadersOf(context).get('cluster', vm.cluster_id),
+      nullable: true,
+      description: 'Whose hosts can run it. Null for who may not see it.',
+      resolve: (vm, _args, context) => loadersOf(context).find('cluster', vm.cluster_id),
     }),
     host: t.field({
       type: HostRef,
@@ -101,8 +103,9 @@ VmRef.implement({
     }),
     template: t.field({
       type: TemplateRef,
-      description: 'What its root volume was made from.',
-      resolve: (vm, _args, context) => loadersOf(context).get('template', vm.template_id),
+      nullable: true,
+      description: 'What its root volume was made from. Null for who may not see it.',
+      resolve: (vm, _args, context) => loadersOf(context).find('template', vm.template_id),
     }),
     vcpus: t.exposeInt('vcpus', { description: 'How many virtual CPUs it has.' }),
     memoryMib: t.exposeInt('memory_mib', { description: 'How much memory it has, in MiB.' }),
@@ -133,7 +136,8 @@ VmRef.implement({
     allowedActions: t.field({
       type: [VmActionRef],
       description: 'What the caller can ask of it in its state.',
-      resolve: (vm, _args, context) => (mayOperate(context.actor, 'vm') ? allowedVmActions(vm.state) : []),
+      resolve: (vm, _args, context) =>
+        allowedVmActions(vm.state).filter((action) => may(context.actor, verbOfVmAction(action), 'vm')),
     }),
     activeJob: t.field({
       type: JobRef,
@@ -187,7 +191,9 @@ VmRef.implement({
 async function readQueuedJobs(context: GraphContext, ids: readonly number[]): Promise<JobRow[][]> {
   const { rows } = await sql<JobRow>`
     select ${selected('job')} from job
-    where target_kind = 'vm' and target_id in (${sql.join(ids)}) and state = 'QUEUED' order by id`.execute(context.db);
+    where target_kind = 'vm' and target_id in (${sql.join(ids)}) and state = 'QUEUED' order by created_at, id`.execute(
+    context.db,
+  );
   return under(rows, ids, (job) => job.target_id);
 }
 
@@ -252,16 +258,16 @@ export const VmList = list({
   noun: 'Vm',
   filter: VmFilterRef,
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
-  conditions: (filter) => [
+  conditions: (filter, actor) => [
     ...where.isOneOf('state', filter.state),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
-    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId'),
-    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId'),
-    ...where.refersTo('host_id', 'host', filter.hostId, 'hostId'),
-    ...where.refersTo('offering_id', 'offering', filter.offeringId, 'offeringId'),
-    ...where.refersTo('template_id', 'template', filter.templateId, 'templateId'),
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
+    ...where.refersTo('pod_id', 'pod', filter.podId, 'podId', actor),
+    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId', actor),
+    ...where.refersTo('host_id', 'host', filter.hostId, 'hostId', actor),
+    ...where.refersTo('offering_id', 'offering', filter.offeringId, 'offeringId', actor),
+    ...where.refersTo('template_id', 'template', filter.templateId, 'templateId', actor),
   ],
 });
 

@@ -58,13 +58,15 @@ VolumeRef.implement({
     }),
     cluster: t.field({
       type: ClusterRef,
-      description: 'Whose hosts reach it.',
-      resolve: (volume, _args, context) => loadersOf(context).get('cluster', volume.cluster_id),
+      nullable: true,
+      description: 'Whose hosts reach it. Null for who may not see it.',
+      resolve: (volume, _args, context) => loadersOf(context).find('cluster', volume.cluster_id),
     }),
     primaryStorage: t.field({
       type: PrimaryStorageRef,
-      description: 'What it is kept on.',
-      resolve: (volume, _args, context) => loadersOf(context).get('primary_storage', volume.primary_storage_id),
+      nullable: true,
+      description: 'What it is kept on. Null for who may not see it.',
+      resolve: (volume, _args, context) => loadersOf(context).find('primary_storage', volume.primary_storage_id),
     }),
     vm: t.field({
       type: VmRef,
@@ -110,12 +112,12 @@ export const VolumeList = list({
   ref: VolumeRef,
   noun: 'Volume',
   filter: VolumeFilterRef,
-  conditions: (filter) => [
-    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId'),
-    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId'),
-    ...where.refersTo('primary_storage_id', 'primary_storage', filter.primaryStorageId, 'primaryStorageId'),
-    ...where.refersTo('template_id', 'template', filter.templateId, 'templateId'),
-    ...where.refersTo('vm_id', 'vm', filter.vmId, 'vmId'),
+  conditions: (filter, actor) => [
+    ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
+    ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId', actor),
+    ...where.refersTo('primary_storage_id', 'primary_storage', filter.primaryStorageId, 'primaryStorageId', actor),
+    ...where.refersTo('template_id', 'template', filter.templateId, 'templateId', actor),
+    ...where.refersTo('vm_id', 'vm', filter.vmId, 'vmId', actor),
   ],
 });
 

@@ -6,6 +6,8 @@ import type { Change } from '../db/transition.ts';
 import type { HostAgent } from '../domain/host-agent.ts';
 import { livePercent } from '../domain/job-progress.ts';
 import { isEnded } from '../domain/job-state.ts';
+import type { Audience } from './audience.ts';
+import type { Condition } from './condition.ts';
 import { Delivery } from './delivery.ts';
 import { EventLog } from './event-log.ts';
 import { type JobRow, type Row, selected } from './rows.ts';
@@ -110,20 +112,31 @@ export class Watch {
     });
   }
 
-  /** All that are in a set, then each change of one that is in it or has just left it. */
-  async set<K extends SetKind>(kind: K, column: SetColumn, parentId: number): Promise<Delivery<Row<K>>> {
+  /**
+   * All that are in a set, then each change of one that is in it or has just left it.
+   *
+   * @param audience what of it is for the subscriber
+   */
+  async set<K extends SetKind>(
+    kind: K,
+    column: SetColumn,
+    parentId: number,
+    audience: Audience<K>,
+  ): Promise<Delivery<Row<K>>> {
     const watched = this.#setOf(kind, column, parentId);
     let cursor = 0;
     const delivery = new Delivery<Row<K>>({
       onEnd: () => this.#leave(watched, subscriber),
       present: async () => {
-        const rows = await this.#members(watched, cursor);
+        const rows = await this.#members(watched, cursor, audience.condition);
         cursor = rows.at(-1)?.id ?? cursor;
         return rows.map((row) => ({ key: row.id, value: row as unknown as Row<K> }));
       },
     });
     const subscriber: Subscriber = {
-      offer: (row) => delivery.offer(row.id, row as Row<K>),
+      offer: (row) => {
+        if (audience.includes(row as Row<K>)) delivery.offer(row.id, row as Row<K>);
+      },
       gone: () => undefined,
     };
     watched.subscribers.add(subscriber);
@@ -188,10 +201,10 @@ export class Watch {
     if (watched.subscribers.size === 0) this.#sets.delete(`${watched.kind}.${watched.column}.${watched.parentId}`);
   }
 
-  async #members({ kind, column, parentId }: WatchedSet, after: number): Promise<Row<SetKind>[]> {
+  async #members({ kind, column, parentId }: WatchedSet, after: number, condition: Condition): Promise<Row<SetKind>[]> {
     const { rows } = await sql<Row<SetKind>>`
       select ${selected(kind)} from ${sql.table(kind)}
-      where ${sql.ref(column)} = ${parentId} and deleted_at is null and id > ${after}
+      where ${sql.ref(column)} = ${parentId} and deleted_at is null and id > ${after} and ${condition}
       order by id limit ${PRESENT_PAGE}`.execute(this.#db);
     return rows;
   }

@@ -186,7 +186,7 @@ builder.mutationType({
         for (const { commandId, done, total, unit } of progress) {
           const command = parseCommandId(String(commandId));
           if (command && context.links.isOpen(host.id, String(commandId)))
-            context.progress.report(command.jobId, command.seq, { done, total, unit });
+            context.progress.report(host.id, command.jobId, command.seq, { done, total, unit });
         }
         return true;
       },

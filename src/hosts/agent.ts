@@ -4,7 +4,7 @@ import { encodeId } from '../domain/ids.ts';
 import { cancelOf, type HostLinks, unreachable } from './links.ts';
 import type { ProgressBoard } from './progress.ts';
 
-const ASK_TIMEOUT_MS = 10_000;
+export const ASK_TIMEOUT_MS = 10_000;
 /** Pieces of a serial log that wait for a slow reader; beyond, the stream ends and the reader may ask anew. */
 const PIECES_MAX = 256;
 

@@ -4,7 +4,7 @@ import { WebSocket } from 'ws';
 import type { Database } from '../db/tables.ts';
 import { ERROR_CODES, type ErrorCode, VirtgraphError } from '../domain/errors.ts';
 import type { HostAgent } from '../domain/host-agent.ts';
-import type { LinkedHostAgent } from './agent.ts';
+import { ASK_TIMEOUT_MS, type LinkedHostAgent } from './agent.ts';
 import { type HostLinks, unreachable } from './links.ts';
 
 interface Piece {
@@ -31,10 +31,22 @@ export class PeerHostAgent implements HostAgent {
   readonly #db: Kysely<Database>;
   readonly #links: HostLinks;
   readonly #here: LinkedHostAgent;
+  readonly #answerMs: number;
+  readonly #socket: new (
+    url: string,
+    protocols: string,
+  ) => WebSocket;
   /** By the id of the other process: a restart is another one, with another secret. */
   readonly #clients = new Map<string, Client>();
 
-  constructor(db: Kysely<Database>, links: HostLinks, here: LinkedHostAgent) {
+  /** @param answerMs for the other control plane, which gives its host `ASK_TIMEOUT_MS` of them */
+  constructor(db: Kysely<Database>, links: HostLinks, here: LinkedHostAgent, answerMs = ASK_TIMEOUT_MS + 2_000) {
+    this.#answerMs = answerMs;
+    this.#socket = class extends WebSocket {
+      constructor(url: string, protocols: string) {
+        super(url, protocols, { handshakeTimeout: answerMs });
+      }
+    };
     this.#db = db;
     this.#links = links;
     this.#here = here;
@@ -64,13 +76,19 @@ export class PeerHostAgent implements HostAgent {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#clients.values()].map((client) => client.dispose()));
+    // One that is still connecting, in vain, is over as well.
+    await Promise.allSettled([...this.#clients.values()].map((client) => client.dispose()));
   }
 
   async #ask(hostId: number, query: string, field: string, variables: Record<string, unknown>): Promise<Buffer> {
     const client = await this.#clientFor(hostId);
     const answers = client.iterate({ query, variables: { hostId, ...variables } });
-    const { value } = await answers.next().catch(lostPeer);
+    const silent = Promise.withResolvers<never>();
+    // One that was stopped, or cut off, keeps its socket and says nothing.
+    const timer = setTimeout(() => silent.reject(new Error('no answer in time')), this.#answerMs);
+    const { value } = await Promise.race([answers.next(), silent.promise])
+      .catch(lostPeer)
+      .finally(() => clearTimeout(timer));
     return Buffer.from(String(fieldOf(value as Asked, field)), 'base64');
   }
 
@@ -110,7 +128,8 @@ export class PeerHostAgent implements HostAgent {
     if (known) return known;
     const client = createClient({
       url: `${peer.url.replace(/^http/, 'ws')}/peer`,
-      webSocketImpl: WebSocket,
+      webSocketImpl: this.#socket,
+      connectionAckWaitTimeout: this.#answerMs,
       connectionParams: { authorization: `Bearer ${peer.peer_secret}` },
       retryAttempts: 0,
       // Open while something is asked, and a little longer.

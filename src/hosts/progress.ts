@@ -9,6 +9,7 @@ const WRITE_EVERY_MS = 3_000;
 const SMOOTHING = 0.3;
 
 interface Tracked extends StepProgress {
+  hostId: number;
   at: number;
   writtenAt: number;
 }
@@ -43,7 +44,12 @@ export class ProgressBoard {
     if (this.#byJob.get(jobId)?.seq === seq) this.#byJob.delete(jobId);
   }
 
-  report(jobId: number, seq: number, told: { done: number; total: number; unit: string }): void {
+  /** Its link has ended: it goes on telling elsewhere, and what the database hears is newer than what is kept here. */
+  hostGone(hostId: number): void {
+    for (const [jobId, tracked] of this.#byJob) if (tracked.hostId === hostId) this.#byJob.delete(jobId);
+  }
+
+  report(hostId: number, jobId: number, seq: number, told: { done: number; total: number; unit: string }): void {
     const at = this.#now();
     const before = this.#byJob.get(jobId);
     const same = before?.seq === seq ? before : undefined;
@@ -51,6 +57,7 @@ export class ProgressBoard {
     // A command that is asked for again begins anew; what people see never goes back.
     const done = Math.min(Math.max(told.done, same?.done ?? 0), told.total);
     const tracked: Tracked = {
+      hostId,
       jobId,
       seq,
       ...told,

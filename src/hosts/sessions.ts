@@ -5,7 +5,7 @@ import type { Ids } from '../db/ids.ts';
 import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
 import type { Database, Host } from '../db/tables.ts';
-import { emptyTransition, hold, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
+import { emptyTransition, expect, hold, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
@@ -46,6 +46,7 @@ export interface SessionsOptions {
 
 /** Heartbeats that may stay away before a host counts as unreachable. */
 const BEATS_MISSED = 3;
+const OPEN_TRIES = 5;
 
 export const secretHash = (secret: string): Buffer => createHash('sha256').update(secret).digest();
 export const newSecret = (): string => randomBytes(32).toString('base64url');
@@ -55,6 +56,8 @@ export class HostSessions {
   readonly #o: SessionsOptions;
   readonly #now: () => number;
   readonly #byHost = new Map<number, Session>();
+  /** Their links have ended, which the database could not be told yet. */
+  #unrecorded = new Set<Session>();
   readonly heartbeatMs: number;
   #leaving = false;
 
@@ -160,20 +163,41 @@ export class HostSessions {
     host: { id: number },
     facts: HostFacts,
   ): Promise<{ sessionId: string; heartbeatMs: number; hostId: string }> {
-    const row = await this.#o.db.selectFrom('host').selectAll().where('id', '=', host.id).executeTakeFirstOrThrow();
+    const session: Session = { id: randomUUID(), hostId: host.id, beatAt: this.#now() };
+    let uid = await this.#begin(session, facts);
+    for (let tries = 1; uid === null; tries++) {
+      if (tries === OPEN_TRIES)
+        throw new VirtgraphError({ code: 'CONFLICT', message: 'The host is changed at the same time. Try again.' });
+      uid = await this.#begin(session, facts);
+    }
+    this.#byHost.set(host.id, session);
+    await this.#o.observations.all(host.id, session.id, facts.vms);
+    return { sessionId: session.id, heartbeatMs: this.heartbeatMs, hostId: encodeId('host', uid) };
+  }
+
+  /** @returns uid of the host; null when it, or what its cluster may overcommit, has changed while it was read */
+  async #begin(session: Session, facts: HostFacts): Promise<Buffer | null> {
+    const row = await this.#o.db
+      .selectFrom('host')
+      .selectAll()
+      .where('id', '=', session.hostId)
+      .where('deleted_at', 'is', null)
+      .executeTakeFirst();
+    if (!row) throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'This host was deleted.' });
     const cluster = await this.#o.db
       .selectFrom('cluster')
-      .select(['vcpu_overcommit', 'memory_overcommit'])
+      .select(['generation', 'vcpu_overcommit', 'memory_overcommit'])
       .where('id', '=', row.cluster_id)
       .executeTakeFirstOrThrow();
-    const session: Session = { id: randomUUID(), hostId: host.id, beatAt: this.#now() };
-    await this.#o.writer.submit({
+    const outcome = await this.#o.writer.submit({
       ...emptyTransition(),
       writes: [
+        // Looked at once the host is locked: whoever changes the cluster writes to its hosts too.
+        expect('cluster', row.cluster_id, { generation: cluster.generation }),
         patch(
           'host',
-          host.id,
-          {},
+          row.id,
+          { deleted_at: null },
           {
             link_state: 'UP',
             link_process: this.#o.processId,
@@ -189,15 +213,13 @@ export class HostSessions {
           },
         ),
       ],
-      changes: [{ kind: 'host', id: host.id }],
+      changes: [{ kind: 'host', id: row.id }],
       events:
         row.link_state === 'UP'
           ? []
-          : [hostEvent(host.id, 'host.link', [{ field: 'linkState', before: row.link_state, after: 'UP' }])],
+          : [hostEvent(row.id, 'host.link', [{ field: 'linkState', before: row.link_state, after: 'UP' }])],
     });
-    this.#byHost.set(host.id, session);
-    await this.#o.observations.all(host.id, session.id, facts.vms);
-    return { sessionId: session.id, heartbeatMs: this.heartbeatMs, hostId: encodeId('host', row.uid) };
+    return outcome.kind === 'written' ? row.uid : null;
   }
 
   /** @returns false when the session is not (or no more) this host's: it must open another */
@@ -219,15 +241,27 @@ export class HostSessions {
     return session ? this.#now() - session.beatAt : null;
   }
 
-  /** Cuts the links of hosts that have been silent for too long. */
+  /** Cuts the links of hosts that have been silent for too long, and of those whose session is over for all others. */
   expire(): void {
+    const unrecorded = this.#unrecorded;
+    this.#unrecorded = new Set();
+    for (const session of unrecorded) this.#recordLost(session);
     const before = this.#now() - BEATS_MISSED * this.heartbeatMs;
     for (const { id, hostId, beatAt } of this.#byHost.values()) {
-      if (beatAt >= before) continue;
+      if (beatAt >= before && !this.#isOver(hostId, id)) continue;
       this.#o.links.cut(hostId);
       // A session whose host never asked for its commands has no link that could end.
       this.#linkEnded(hostId, id);
     }
+  }
+
+  /**
+   * A process that was away from the database for longer than its lease has lost its hosts there, although their links
+   * are well. Nothing would say so to a host that is content: it must come back and open another session.
+   */
+  #isOver(hostId: number, sessionId: string): boolean {
+    const { inventory } = this.#o;
+    return inventory.isFresh && inventory.get('host', hostId)?.link_session !== sessionId;
   }
 
   /** From now on links end because this process does: its hosts go to another, and only silence there is news. */
@@ -241,10 +275,15 @@ export class HostSessions {
     if (session?.id !== sessionId) return;
     this.#byHost.delete(hostId);
     if (this.#leaving) return;
-    void this.#markUnreachable(session).catch((error: unknown) =>
-      // The sweep over links that are nobody's finds it again.
-      this.#o.log.warn({ err: error, hostId }, 'a lost link could not be recorded'),
-    );
+    this.#recordLost(session);
+  }
+
+  #recordLost(session: Session): void {
+    this.#markUnreachable(session).catch((error: unknown) => {
+      // Nobody else can find it: this process lives, so its links are not nobody's. Tried again with the next round.
+      this.#unrecorded.add(session);
+      this.#o.log.warn({ err: error, hostId: session.hostId }, 'a lost link could not be recorded yet');
+    });
   }
 
   /** Guarded by the session: a host that has come back meanwhile, here or elsewhere, stays up. */

@@ -46,9 +46,9 @@ export class UsageBoard {
 
   report(hostId: number, load: HostLoad, vms: VmUsageReport[]): void {
     const sampledAt = new Date();
-    const told = { ...load, sampledAt };
+    const told = { ...load, memoryUsedMib: counter(load.memoryUsedMib), sampledAt };
     if (isNews(told, this.#written.get(hostId))) this.#loads.set(hostId, told);
-    for (const vm of vms) this.#unwritten.set(vm.vmId, { ...vm, hostId, sampledAt });
+    for (const vm of vms) this.#unwritten.set(vm.vmId, { ...inRange(vm), hostId, sampledAt });
   }
 
   /** Counters of VMs that the host they came from does not have are dropped: a host speaks for its own alone. */
@@ -99,6 +99,19 @@ export class UsageBoard {
       .execute();
   }
 }
+
+/** Written together with what other hosts told: a number that no column holds would keep them all from being written. */
+const counter = (told: number): number => Math.min(Math.max(0, told), Number.MAX_SAFE_INTEGER);
+
+const inRange = ({ vmId, networkReceiveBytes, networkTransmitBytes, ...told }: VmUsageReport): VmUsageReport => ({
+  vmId,
+  cpuNs: counter(told.cpuNs),
+  memoryBytes: counter(told.memoryBytes),
+  diskReadBytes: counter(told.diskReadBytes),
+  diskWriteBytes: counter(told.diskWriteBytes),
+  networkReceiveBytes: networkReceiveBytes === null ? null : counter(networkReceiveBytes),
+  networkTransmitBytes: networkTransmitBytes === null ? null : counter(networkTransmitBytes),
+});
 
 /** Every column but the key takes the value that was to be inserted. */
 const newValues = (row: object, key: string) =>

@@ -12,7 +12,7 @@ import { FanOut } from './fan-out.ts';
 import { GraphiqlPage } from './graphiql.ts';
 import { graphqlHandler } from './graphql-http.ts';
 import { sendHealth, sendJson, sendMetrics, sendReadiness } from './health.ts';
-import { rememberTokens } from './known-tokens.ts';
+import { KnownTokens } from './known-tokens.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { edgeMetrics } from './metrics.ts';
 import { isAllowedOrigin } from './origin.ts';
@@ -58,15 +58,19 @@ export interface HttpServer {
   /** `http://host:port` */
   url: string;
   port: number;
+  /** What some actors may do has changed: what they have open is closed before anything else is delivered to it. */
+  revoke(affected: (actor: Actor) => boolean): void;
   /** Takes no more, closes WebSockets with 1001, lets requests in flight end, and frees everything. */
   close(): Promise<void>;
 }
 
 /** Serves the graph, the schemas of our own programs, GraphiQL, health and metrics on one port. */
 export async function startHttp(options: HttpOptions): Promise<HttpServer> {
-  const edge = edgeOf(options);
+  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const tokens = new KnownTokens(options.authenticate, limits.rememberTokenMs);
+  const edge = edgeOf(options, limits, tokens.authenticate);
   const fanOut = new FanOut(edge);
-  const { limits, metrics, log } = edge;
+  const { metrics, log } = edge;
   const clients = new SocketKeeper<ClientExtra>({
     path: '/graphql',
     maxPayload: limits.messageBytes,
@@ -103,6 +107,10 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   return {
     url: `http://${host}:${port}`,
     port,
+    revoke(affected) {
+      tokens.forget();
+      edge.sessions.revoke(affected);
+    },
     close: () => {
       closing ??= close();
       return closing;
@@ -110,14 +118,13 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   };
 }
 
-function edgeOf(options: HttpOptions): Edge {
-  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
+function edgeOf(options: HttpOptions, limits: Limits, remembered: Authenticate): Edge {
   const { schema, costOf, toGraphQLError, authenticate, log } = options;
   return {
     pipeline: new Pipeline({ schema, limits, costOf, toGraphQLError, log }),
     limits,
     origins: options.origins ?? [],
-    authenticate: rememberTokens(authenticate, limits.rememberTokenMs),
+    authenticate: remembered,
     contextFor: options.contextFor,
     sessions: new Sessions(authenticate, limits, log),
     metrics: edgeMetrics(options.metrics),

@@ -13,7 +13,10 @@ export interface Session {
 export type Authenticate = (token: string | null) => Promise<Actor>;
 
 /** What decides whether two actors see the same: identical subscriptions share an execution within one scope. */
-export const scopeOf = (actor: Actor): string => (actor.kind === 'root-admin' ? actor.kind : JSON.stringify(actor));
+export const scopeOf = (actor: Actor): string => {
+  if (actor.kind === 'root-admin') return actor.kind;
+  return JSON.stringify(actor.kind === 'user' ? { ...actor, permissions: [...actor.permissions] } : actor);
+};
 
 /** Looks the tokens of all that is open up again and again, so that a revoked one ends what it opened. */
 export class Sessions {
@@ -42,6 +45,10 @@ export class Sessions {
       this.#checking = undefined;
     });
     return this.#checking;
+  }
+
+  revoke(affected: (actor: Actor) => boolean): void {
+    for (const session of this.#open) if (affected(session.actor)) session.revoke();
   }
 
   endAll(): void {

@@ -234,6 +234,7 @@ const jobRow = (workflow: Pick<Workflow, 'kind' | 'version'>, job: NewJob) => ({
   kind: workflow.kind,
   workflow_version: workflow.version,
   target_kind: job.target.kind,
+  account_id: job.target.accountId,
   target_id: job.target.id,
   parent_id: job.parentId,
   actor: job.actor,

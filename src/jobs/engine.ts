@@ -30,7 +30,8 @@ export interface EngineOptions {
 
 const CLAIM_AT_ONCE = 200;
 const STALE_TRIES = 4;
-const PLACE_TRIES = 3;
+/** Of a queued job whose VM has changed, or whose place was taken, while it was planned. */
+const PROMOTE_TRIES = 3;
 /** How long past its time-out a command may stay unanswered by a host that is not connected. */
 const UNREACHABLE_GRACE_MS = 60_000;
 /** The same for one that is: it restarts commands when it restarts, so it gets more. */
@@ -125,18 +126,23 @@ export class Engine {
   /** Lets the next queued job of a target begin, if nothing holds it. Safe to call at any time, by anyone. */
   async promote(target: JobView['target']): Promise<void> {
     if (target.kind !== 'vm') return;
-    for (let tries = 0; tries < PLACE_TRIES; ) {
+    for (let tries = 0; tries < PROMOTE_TRIES; ) {
       const next = await this.#firstQueued.load(target.id);
       const job = next && (await this.#read.load(next));
       const vm = job && (await this.#o.db.selectFrom('vm').selectAll().where('id', '=', target.id).executeTakeFirst());
       if (!vm || vm.active_job_id !== null) return;
       const { transition, settle } = await this.#planQueued(job, vm);
-      const outcome = await this.#o.writer.submit(transition);
-      settle(outcome.kind === 'written');
-      if (outcome.kind === 'full') {
-        tries++;
-        await this.#o.inventory.doubt(transition.writes);
-      } else if (outcome.kind !== 'written' || transition.jobs[0]!.state === 'RUNNING') return;
+      let written = false;
+      try {
+        const outcome = await this.#o.writer.submit(transition);
+        written = outcome.kind === 'written';
+        if (outcome.kind === 'full') await this.#o.inventory.doubt(transition.writes);
+      } finally {
+        // Also when the database has gone away meanwhile: else the room would be held for ever.
+        settle(written);
+      }
+      if (!written) tries++;
+      else if (transition.jobs[0]!.state === 'RUNNING') return;
     }
   }
 

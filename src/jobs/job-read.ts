@@ -38,16 +38,21 @@ export async function readDue(db: Kysely<Database>, ids: readonly number[]): Pro
   }));
 }
 
-/** The oldest queued job of each VM; null: none waits. */
+/**
+ * The job that waits longest for each VM; null: none waits. By the database's clock: ids tell nothing of the order, for
+ * each process takes them by the thousand.
+ */
 export async function readFirstQueued(db: Kysely<Database>, vmIds: readonly number[]): Promise<(number | null)[]> {
   const rows = await db
     .selectFrom('job')
-    .select(['target_id', (eb) => eb.fn.min('id').as('id')])
+    .select(['target_id', 'id'])
     .where('target_kind', '=', 'vm')
     .where('target_id', 'in', [...vmIds])
     .where('state', '=', 'QUEUED')
-    .groupBy('target_id')
+    .orderBy('created_at', 'desc')
+    .orderBy('id', 'desc')
     .execute();
+  // Of many with one key the last stays.
   const byVm = new Map(rows.map((row) => [row.target_id, row.id]));
   return vmIds.map((id) => byVm.get(id) ?? null);
 }
@@ -65,6 +70,7 @@ const select = (db: Kysely<Database>, ids: readonly number[]) =>
       'j.lease_epoch',
       'j.target_kind',
       'j.target_id',
+      'j.account_id',
       'j.actor',
       'j.reason',
       'j.input',
@@ -96,7 +102,7 @@ const viewOf = (row: Row): JobView => ({
   direction: row.direction,
   step: row.step,
   leaseEpoch: row.lease_epoch,
-  target: { kind: row.target_kind, id: row.target_id },
+  target: { kind: row.target_kind, id: row.target_id, accountId: row.account_id },
   actor: row.actor,
   reason: row.reason,
   cancelRequested: row.cancel_requested_at !== null,

@@ -90,6 +90,7 @@ const event = (
 ) => ({
   type,
   subject: { kind: 'template' as const, id: c.template.id },
+  accountId: job.target.accountId,
   jobId: job.id,
   actor: job.actor,
   reason,

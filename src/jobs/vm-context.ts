@@ -123,10 +123,29 @@ export const vmEvent = (id: number, job: JobIdentity, from: VmState | null, to: 
   // Only a reset leaves the state as it was.
   type: from === null ? 'vm.created' : from === to ? 'vm.reset' : 'vm.state',
   subject: { kind: 'vm' as const, id },
+  accountId: job.target.accountId,
   jobId: job.id,
   actor: job.actor,
   reason,
   changes: from === to ? [] : [{ field: 'state', before: from, after: to }],
+});
+
+/**
+ * A VM that nobody holds, as it was when the job was planned. State alone doesn't say that: it may have been stopped and
+ * started since, elsewhere even, or have another size, and what its job takes and gives back would be another's.
+ */
+const asPlanned = ({ vm: { epoch, vcpus, memoryMib, from } }: VmContext) => ({
+  active_job_id: null,
+  state: from,
+  epoch,
+  vcpus,
+  memory_mib: memoryMib,
+});
+
+/** The context of a job that raises the epoch, as it is until then. */
+export const beforeRaise = <C extends VmContext>(context: C): C => ({
+  ...context,
+  vm: { ...context.vm, epoch: context.vm.epoch - 1 },
 });
 
 /** Takes a VM that nobody holds for this job. */
@@ -140,14 +159,7 @@ export function claimVm(
   const { id, from } = context.vm;
   const to = vmStateAfter(from, event);
   return {
-    writes: [
-      patch(
-        'vm',
-        id,
-        { active_job_id: null, state: from },
-        { state: to, active_job_id: job.id, state_reason: null, ...also },
-      ),
-    ],
+    writes: [patch('vm', id, asPlanned(context), { state: to, active_job_id: job.id, state_reason: null, ...also })],
     changes: [{ kind: 'vm', id }],
     events: [vmEvent(id, job, from, to, why)],
   };
@@ -204,7 +216,7 @@ export const seen = (context: VmContext, state: 'RUNNING' | 'STOPPED' | 'PAUSED'
 
 /** Takes the VM without moving it. */
 export const claimOnly = (context: VmContext, jobId: number): Effects => ({
-  writes: [patch('vm', context.vm.id, { active_job_id: null, state: context.vm.from }, { active_job_id: jobId })],
+  writes: [patch('vm', context.vm.id, asPlanned(context), { active_job_id: jobId })],
   changes: [{ kind: 'vm', id: context.vm.id }],
   events: [],
 });

@@ -17,7 +17,7 @@ import {
   vmEvent,
   volumeSpec,
 } from './vm-context.ts';
-import { type Effects, nothing, together, type Workflow } from './workflow.ts';
+import { type Effects, type JobIdentity, nothing, together, type Workflow } from './workflow.ts';
 
 export interface VmCreateContext extends VmContext {
   hostId: number;
@@ -110,12 +110,12 @@ export const createVm: Workflow<VmCreateContext> = {
   ],
 
   begin(c, job) {
-    const volume = together(volumeRow(c), c.start ? reserve(c) : nothing);
+    const volume = together(volumeRow(c, job), c.start ? reserve(c) : nothing);
     if (c.row === null) {
       const again = patch(
         'vm',
         c.vm.id,
-        { active_job_id: null, state: 'ERROR' },
+        { active_job_id: null, state: 'ERROR', epoch: c.vm.epoch - 1 },
         {
           state: vmStateAfter('ERROR', 'CREATE_AGAIN'),
           active_job_id: job.id,
@@ -141,6 +141,7 @@ export const createVm: Workflow<VmCreateContext> = {
             host_id: c.start ? c.hostId : null,
             offering_id: c.row.offeringId,
             template_id: c.row.templateId,
+            account_id: job.target.accountId!,
             name: c.row.name,
             description: c.row.description,
             state: 'CREATING',
@@ -183,7 +184,7 @@ export const createVm: Workflow<VmCreateContext> = {
   },
 };
 
-function volumeRow(c: VmCreateContext): Effects {
+function volumeRow(c: VmCreateContext, job: JobIdentity): Effects {
   const row = insert('volume', {
     id: c.volume.id,
     uid: Buffer.from(c.volume.uidHex, 'hex'),
@@ -192,6 +193,7 @@ function volumeRow(c: VmCreateContext): Effects {
     primary_storage_id: c.volume.storageId,
     vm_id: c.vm.id,
     template_id: c.template.id,
+    account_id: job.target.accountId!,
     name: c.volume.name,
     role: 'ROOT',
     format: c.volume.format,

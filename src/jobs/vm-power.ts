@@ -2,6 +2,7 @@ import { now } from '../db/transition.ts';
 import type { ObservedVmState } from '../domain/vm-state.ts';
 import {
   backToRunning,
+  beforeRaise,
   claimOnly,
   claimVm,
   FORCE,
@@ -38,7 +39,8 @@ export const startVm: Workflow<VmContext> = {
     { name: 'startVm', weight: 1, command: startCommand(c), undo: [stopCommand(c, FORCE)] },
     { name: 'verify', weight: 0 },
   ],
-  begin: (c, job) => together(claimVm(c, job, 'START', { host_id: c.hostId, epoch: c.vm.epoch }), reserve(c)),
+  begin: (c, job) =>
+    together(claimVm(beforeRaise(c), job, 'START', { host_id: c.hostId, epoch: c.vm.epoch }), reserve(c)),
   succeeded: (c, job) => moveVm(c, job, 'STARTING', 'STARTED', running(c)),
   failed: (c, job, error) =>
     together(
@@ -78,7 +80,7 @@ export const rebootVm: Workflow<VmStopContext> = {
     {
       name: 'stopVm',
       weight: 1,
-      command: stopCommand({ ...c, vm: { ...c.vm, epoch: c.vm.epoch - 1 } }, c.stop),
+      command: stopCommand(beforeRaise(c), c.stop),
       done: (_c, job) => moveVm(c, job, 'STOPPING', 'START_AGAIN', { epoch: c.vm.epoch }),
     },
     {
@@ -90,7 +92,7 @@ export const rebootVm: Workflow<VmStopContext> = {
     },
     { name: 'verify', weight: 0 },
   ],
-  begin: (c, job) => claimVm(c, job, 'REBOOT'),
+  begin: (c, job) => claimVm(beforeRaise(c), job, 'REBOOT'),
   succeeded: (c, job) => moveVm(c, job, 'STARTING', 'STARTED', running(c)),
   failed(c, job, error, at) {
     if (at === 'stopVm') return backToRunning(c, job, error.message);

@@ -17,7 +17,7 @@ export interface Workflow<C = unknown> {
   failed(context: C, job: JobIdentity, error: StepError, at: string): Effects;
 }
 
-export type JobIdentity = Pick<JobView, 'id' | 'actor' | 'reason'>;
+export type JobIdentity = Pick<JobView, 'id' | 'actor' | 'reason' | 'target'>;
 
 export interface Step<C> {
   /** Unique in its workflow. */

@@ -30,10 +30,12 @@ async function hosts(db: Kysely<Database>): Promise<Drift[]> {
       sql<boolean>`h.vcpus_used <> COALESCE(SUM(r.vcpus), 0) OR h.memory_used_mib <> COALESCE(SUM(r.memory_mib), 0)`,
     )
     .execute();
-  return rows.flatMap((row): Drift[] => [
-    { what: 'host vCPUs', id: row.id, counted: row.vcpus_used, actual: Number(row.vcpus) },
-    { what: 'host memory MiB', id: row.id, counted: row.memory_used_mib, actual: Number(row.memory) },
-  ]);
+  return rows
+    .flatMap((row): Drift[] => [
+      { what: 'host vCPUs', id: row.id, counted: row.vcpus_used, actual: Number(row.vcpus) },
+      { what: 'host memory MiB', id: row.id, counted: row.memory_used_mib, actual: Number(row.memory) },
+    ])
+    .filter(({ counted, actual }) => counted !== actual);
 }
 
 async function storages(db: Kysely<Database>): Promise<Drift[]> {

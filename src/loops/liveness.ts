@@ -23,16 +23,10 @@ export class Liveness {
   readonly #o: LivenessOptions;
   readonly #now: () => number;
   #healthySince: number | null = null;
-  #renewedAt: number | null = null;
 
   constructor(options: LivenessOptions) {
     this.#o = options;
     this.#now = options.monotonicMs ?? (() => performance.now());
-  }
-
-  /** Milliseconds since the database last took the lease; null: it never has. */
-  get renewedMsAgo(): number | null {
-    return this.#renewedAt === null ? null : this.#now() - this.#renewedAt;
   }
 
   async renew(): Promise<void> {
@@ -44,7 +38,6 @@ export class Liveness {
       this.#healthySince = null;
       throw error;
     }
-    this.#renewedAt = this.#now();
     this.#healthySince ??= this.#now();
   }
 

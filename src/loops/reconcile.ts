@@ -37,9 +37,11 @@ export class Reconciler {
       .where('state', 'in', ['RUNNING', 'PAUSED'])
       .where('observed_state', 'in', ENDED)
       .where('active_job_id', 'is', null)
+      .where('host_id', 'is not', null)
+      .whereRef('observed_epoch', '=', 'epoch')
       .limit(AT_ONCE);
     if (vmIds) query = query.where('id', 'in', vmIds);
-    const vms = (await query.execute()).filter((vm) => vm.host_id !== null && vm.observed_epoch === vm.epoch);
+    const vms = await query.execute();
     for (const vm of vms) await this.#file(vm);
     return vms.length;
   }
@@ -51,7 +53,7 @@ export class Reconciler {
     const job = {
       id,
       uid: newUid(),
-      target: { kind: 'vm' as const, id: vm.id },
+      target: { kind: 'vm' as const, id: vm.id, accountId: vm.account_id },
       actor: 'system',
       reason: why,
       input: { observed },

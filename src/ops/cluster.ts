@@ -10,7 +10,7 @@ export const createCluster = mutation(
   { verb: 'create', kind: 'cluster' },
   INPUTS.createCluster,
   async (context, input, asker) => {
-    const pod = await find(context, 'pod', input.podId, ['podId']);
+    const pod = await find(context, 'pod', input.podId, ['podId'], asker.actor);
     const { zone_id } = await context.db
       .selectFrom('pod')
       .select('zone_id')
@@ -71,7 +71,8 @@ async function recap(context: OpsContext, clusterId: number, vcpu: number, memor
     patch(
       'host',
       host.id,
-      {},
+      // A host that comes back just now, larger or smaller, must not get the caps of what it was.
+      { vcpus_total: host.vcpus_total, memory_total_mib: host.memory_total_mib },
       {
         vcpus_cap: Math.floor(host.vcpus_total * vcpu),
         memory_cap_mib: Math.floor(host.memory_total_mib * memory),

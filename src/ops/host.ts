@@ -29,7 +29,7 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
     { verb: 'create', kind: 'host' },
     INPUTS.createHostJoinToken,
     async (_context, input, asker) => {
-      const cluster = await find(context, 'cluster', input.clusterId, ['clusterId']);
+      const cluster = await find(context, 'cluster', input.clusterId, ['clusterId'], asker.actor);
       expiresAt = new Date(Date.now() + (input.expiresInMs ?? EXPIRES_IN_MS));
       const hosts = input.maxHosts ?? 1;
       return {
@@ -51,6 +51,8 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
               expires_at: expiresAt,
             }),
           ],
+          // Nothing of it has changed that is shown: but followers of events are woken by changes.
+          changes: [{ kind: 'cluster', id: cluster.id }],
           events: [
             {
               type: 'cluster.join_token_created',

@@ -1,3 +1,5 @@
+import { visible } from '../db/visible.ts';
+import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
@@ -14,10 +16,16 @@ import { actOn } from './vm.ts';
 import { createAgain } from './vm-create.ts';
 
 /** @throws VirtgraphError NOT_FOUND */
-async function findJob(context: OpsContext, id: string): Promise<JobView & { input: unknown }> {
+async function findJob(context: OpsContext, id: string, actor: Actor): Promise<JobView & { input: unknown }> {
   const uid = decodeIdOf('job', id);
   const row =
-    uid && (await context.db.selectFrom('job').select(['id', 'input']).where('uid', '=', uid).executeTakeFirst());
+    uid &&
+    (await context.db
+      .selectFrom('job')
+      .select(['id', 'input'])
+      .where('uid', '=', uid)
+      .where(visible(actor, 'job'))
+      .executeTakeFirst());
   const job = row && (await readJobs(context.db, [row.id]))[0];
   if (!job) throw notFound('job', ['id']);
   return { ...job, input: JSON.parse(row.input) };
@@ -35,13 +43,13 @@ export const cancelJob = mutation(
   'cancelJob',
   { verb: 'operate', kind: 'job' },
   INPUTS.cancelJob,
-  async (context, input) => {
-    const job = await findJob(context, input.id);
+  async (context, input, asker) => {
+    const job = await findJob(context, input.id, asker.actor);
+    // First of all: a job whose host fell silent before it heard of the cancel would else wait for ever.
+    if (resolutionsOf(job).includes('ROLL_BACK')) return written(job, cancelledStuck(workflowOf(job.kind), job));
     if (job.state === 'CANCELLED' || (job.cancelRequested && !isEnded(job.state)))
       return { kind: 'already', id: job.id };
     if (job.state === 'QUEUED') return written(job, endQueued(job, 'CANCELLED', CANCELLED));
-    if (job.state === 'NEEDS_ATTENTION' && resolutionsOf(job).includes('ROLL_BACK'))
-      return written(job, cancelledStuck(workflowOf(job.kind), job));
     if (job.state === 'RUNNING' && job.cancellable) return written(job, cancelRequested(job));
     throw new VirtgraphError({
       code: 'NOT_CANCELLABLE',
@@ -56,10 +64,10 @@ export const cancelJob = mutation(
 /** What a person decides for a job that needs attention. */
 export const resolveJob = mutation(
   'resolveJob',
-  { verb: 'operate', kind: 'job' },
+  { verb: 'update', kind: 'job' },
   INPUTS.resolveJob,
-  async (context, input) => {
-    const job = await findJob(context, input.id);
+  async (context, input, asker) => {
+    const job = await findJob(context, input.id, asker.actor);
     const choices = resolutionsOf(job);
     if (!choices.includes(input.resolution)) {
       throw new VirtgraphError({
@@ -90,7 +98,7 @@ export const retryJob = mutation(
   { verb: 'operate', kind: 'job' },
   INPUTS.retryJob,
   async (context, input, asker) => {
-    const job = await findJob(context, input.id);
+    const job = await findJob(context, input.id, asker.actor);
     if (job.state === 'NEEDS_ATTENTION') return written(job, resolved(workflowOf(job.kind), job, 'RETRY_STEP'));
     if (job.state !== 'FAILED' && job.state !== 'CANCELLED') throw notRetryable(job, `The job is ${job.state}.`);
     const decision = await again(context, job, asker);
@@ -113,7 +121,12 @@ async function again(context: OpsContext, job: JobView & { input: unknown }, ask
   if (!vm) throw notRetryable(job, 'Its VM is no more.');
   if (act) return actOn(context, vm, act, job.input as VmRequest, asker, job.id);
   if (vm.state !== 'ERROR') throw notRetryable(job, `Its VM is ${vm.state}.`);
-  return createAgain(context, vm, { id: job.id, actor: asker.name, reason: asker.reason, input: job.input });
+  return createAgain(context, vm, asker.actor, {
+    id: job.id,
+    actor: asker.name,
+    reason: asker.reason,
+    input: job.input,
+  });
 }
 
 const notRetryable = (job: JobView, message: string): VirtgraphError =>

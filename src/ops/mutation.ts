@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { emptyTransition, insert, type Outcome, type Transition } from '../db/transition.ts';
-import { type Actor, actorName, authorize, type Verb } from '../domain/authorize.ts';
+import { type Actor, actorKey, actorName, authorize } from '../domain/authorize.ts';
 import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
+import type { GuardedKind, Verb } from '../domain/permission.ts';
 import type { OpsContext, Payload } from './context.ts';
 
 /** What an operation has decided, before it is written. */
@@ -39,17 +40,17 @@ const TRIES = 8;
  */
 export function mutation<I extends Base>(
   name: string,
-  rights: { verb: Verb; kind: string },
+  rights: { verb: Verb; kind: GuardedKind },
   schema: z.ZodType<I>,
   decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
 ) {
   return async (context: OpsContext, actor: Actor, raw: unknown): Promise<Payload> => {
-    authorize(actor, rights.verb, { kind: rights.kind });
+    authorize(actor, rights.verb, rights.kind);
     const parsed = schema.safeParse(raw);
     if (!parsed.success) return refused(parsed.error.issues.map(inputError));
     const input = parsed.data;
     const asker: Asker = { actor, name: actorName(actor), reason: input.reason ?? null };
-    const key = input.idempotencyKey ? keyOf(asker.name, name, input.idempotencyKey, input) : null;
+    const key = input.idempotencyKey ? keyOf(actorKey(actor), name, input.idempotencyKey, input) : null;
     try {
       return await attempt(context, key, () => decide(context, input, asker));
     } catch (error) {
@@ -71,11 +72,8 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
     });
     if (decision.kind === 'already') return already(context, key, decision.id);
     const { transition, id, jobId, settle } = decision;
-    const outcome = await submit(
-      context,
-      key ? withKey(transition, await keyRow(context, key, id, jobId)) : transition,
-      settle,
-    );
+    const keyed = async () => (key ? withKey(transition, await keyRow(context, key, id, jobId)) : transition);
+    const outcome = await submit(context, keyed, settle);
     switch (outcome.kind) {
       case 'written':
         return { id, jobId, errors: [] };
@@ -109,12 +107,12 @@ async function already(context: OpsContext, key: Key | null, id: number): Promis
 
 async function submit(
   context: OpsContext,
-  transition: Transition,
+  transition: () => Promise<Transition>,
   settle: ((written: boolean) => void) | undefined,
 ): Promise<Outcome> {
   let written = false;
   try {
-    const outcome = await context.writer.submit(transition);
+    const outcome = await context.writer.submit(await transition());
     written = outcome.kind === 'written';
     return outcome;
   } finally {

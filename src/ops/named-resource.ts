@@ -14,6 +14,8 @@ import {
   type Settable,
   type Write,
 } from '../db/transition.ts';
+import { visible } from '../db/visible.ts';
+import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange, TargetKind } from '../domain/kinds.ts';
@@ -81,6 +83,7 @@ export async function find<K extends NamedKind>(
   kind: K,
   id: string,
   path: string[],
+  actor: Actor,
 ): Promise<NamedRow> {
   const uid = decodeIdOf(kind, id);
   const row =
@@ -90,6 +93,7 @@ export async function find<K extends NamedKind>(
       .select(['id', 'uid', 'name', 'wanted_state', 'generation'])
       .where('uid', '=', uid)
       .where('deleted_at', 'is', null)
+      .where(visible(actor, kind))
       .executeTakeFirst());
   if (!row) throw notFound(NOUN[kind], path);
   return row;
@@ -197,7 +201,7 @@ export async function update<I extends UpdateInput>(
     changes: [],
   }),
 ): Promise<Decision> {
-  const row = await find(context, kind, input.id, ['id']);
+  const row = await find(context, kind, input.id, ['id'], asker.actor);
   mustBeGeneration(row, input.expectedGeneration);
   const { set, changes, also } = await more(row);
   if (input.name != null && input.name !== row.name) {
@@ -209,7 +213,7 @@ export async function update<I extends UpdateInput>(
 
 const switchTo = (kind: NamedKind, name: string, wanted: 'ENABLED' | 'DISABLED') =>
   mutation(name, { verb: 'update', kind }, byId(kind), async (context, input, asker) => {
-    const row = await find(context, kind, input.id, ['id']);
+    const row = await find(context, kind, input.id, ['id'], asker.actor);
     if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
     return changed(kind, row, asker, { wanted_state: wanted }, [
       { field: 'wantedState', before: row.wanted_state, after: wanted },
@@ -218,7 +222,7 @@ const switchTo = (kind: NamedKind, name: string, wanted: 'ENABLED' | 'DISABLED')
 
 const remove = (kind: NamedKind, name: string) =>
   mutation(name, { verb: 'delete', kind }, byId(kind), async (context, input, asker) => {
-    const row = await find(context, kind, input.id, ['id']);
+    const row = await find(context, kind, input.id, ['id'], asker.actor);
     await mustBeEmpty(context.db, kind, row);
     return {
       kind: 'write',

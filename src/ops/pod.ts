@@ -8,7 +8,7 @@ export const createPod = mutation(
   { verb: 'create', kind: 'pod' },
   INPUTS.createPod,
   async (context, { zoneId, name }, asker) => {
-    const zone = await find(context, 'zone', zoneId, ['zoneId']);
+    const zone = await find(context, 'zone', zoneId, ['zoneId'], asker.actor);
     return create(context, 'pod', asker, { zone_id: zone.id, name }, [hold('zone', zone.id)]);
   },
 );

@@ -11,7 +11,7 @@ export const createPrimaryStorage = mutation(
   { verb: 'create', kind: 'primary_storage' },
   INPUTS.createPrimaryStorage,
   async (context, input, asker) => {
-    const cluster = await find(context, 'cluster', input.clusterId, ['clusterId']);
+    const cluster = await find(context, 'cluster', input.clusterId, ['clusterId'], asker.actor);
     const place = await context.db
       .selectFrom('cluster')
       .select(['zone_id', 'pod_id'])

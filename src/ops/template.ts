@@ -16,14 +16,14 @@ export const registerTemplate = mutation(
   { verb: 'create', kind: 'template' },
   INPUTS.registerTemplate,
   async (context, input, asker) => {
-    const zone = await find(context, 'zone', input.zoneId, ['zoneId']);
+    const zone = await find(context, 'zone', input.zoneId, ['zoneId'], asker.actor);
     const hostId = connectedHost(context.inventory, (host) => host.zone_id === zone.id);
     if (hostId === null) throw noConnectedHost('No host of the zone is connected, so nobody can look at the file.');
     const [id, jobId] = [await context.ids.take(), await context.ids.take()];
     const job = {
       id: jobId,
       uid: newUid(),
-      target: { kind: 'template' as const, id },
+      target: { kind: 'template' as const, id, accountId: null },
       actor: asker.name,
       reason: asker.reason,
       input,

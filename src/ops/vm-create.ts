@@ -2,7 +2,7 @@ import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
 import type { Offering, Template, Vm } from '../db/tables.ts';
 import { holdEnabled } from '../db/transition.ts';
-import { type Actor, authorize } from '../domain/authorize.ts';
+import { type Actor, authorize, OPERATOR_ACCOUNT, sees } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
 import type { PlacementRequest, PlacementVerdict } from '../domain/placement.ts';
@@ -27,9 +27,9 @@ export const createVm = mutation(
   INPUTS.createVm,
   async (context, input, asker) => {
     const { inventory } = context;
-    const zone = known(inventory, 'zone', input.zoneId, 'zoneId');
-    const offering = known(inventory, 'offering', input.offeringId, 'offeringId');
-    const template = readyTemplate(inventory, input.templateId, zone.id);
+    const zone = known(inventory, 'zone', input.zoneId, 'zoneId', asker.actor);
+    const offering = known(inventory, 'offering', input.offeringId, 'offeringId', asker.actor);
+    const template = readyTemplate(inventory, input.templateId, zone.id, asker.actor);
     for (const [row, noun, path] of [
       [zone, 'zone', 'zoneId'],
       [offering, 'offering', 'offeringId'],
@@ -39,9 +39,10 @@ export const createVm = mutation(
     return planCreate(context, {
       vmId: await context.ids.take(),
       vmUid: newUid(),
+      accountId: asker.actor.kind === 'user' ? asker.actor.accountId : OPERATOR_ACCOUNT,
       epoch: 1,
       zoneId: zone.id,
-      ...wantedPlace(inventory, input),
+      ...wantedPlace(inventory, input, asker.actor),
       offering,
       template,
       name: input.name,
@@ -60,6 +61,7 @@ export const createVm = mutation(
 export function createAgain(
   context: OpsContext,
   vm: Vm,
+  actor: Actor,
   job: { id: number; actor: string; reason: string | null; input: unknown },
 ): Promise<Decision> {
   const input = job.input as Partial<Inputs['createVm']>;
@@ -70,9 +72,10 @@ export function createAgain(
   return planCreate(context, {
     vmId: vm.id,
     vmUid: vm.uid,
+    accountId: vm.account_id,
     epoch: vm.epoch + 1,
     zoneId: vm.zone_id,
-    ...wantedPlace(context.inventory, input),
+    ...wantedPlace(context.inventory, input, actor),
     offering,
     template,
     name: vm.name,
@@ -87,14 +90,15 @@ export function createAgain(
 }
 
 /** @throws VirtgraphError NOT_FOUND */
-const wantedPlace = (inventory: Inventory, input: Partial<Inputs['createVm']>) => ({
-  hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId').id,
-  clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId').id,
+const wantedPlace = (inventory: Inventory, input: Partial<Inputs['createVm']>, actor: Actor) => ({
+  hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId', actor).id,
+  clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId', actor).id,
 });
 
 interface Wish {
   vmId: number;
   vmUid: Buffer;
+  accountId: number;
   epoch: number;
   zoneId: number;
   hostId: number | null;
@@ -178,7 +182,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   const job = {
     id: jobId,
     uid: newUid(),
-    target: { kind: 'vm' as const, id: wish.vmId },
+    target: { kind: 'vm' as const, id: wish.vmId, accountId: wish.accountId },
     actor: wish.actor,
     reason: wish.reason,
     input: wish.input,
@@ -205,7 +209,7 @@ export async function explainPlacement(
   actor: Actor,
   raw: ExplainPlacementInput,
 ): Promise<PlacementVerdict> {
-  authorize(actor, 'read', { kind: 'host' });
+  authorize(actor, 'read', 'host');
   const parsed = explainPlacementInput.safeParse(raw);
   if (!parsed.success) {
     const issue = parsed.error.issues[0]!;
@@ -214,13 +218,13 @@ export async function explainPlacement(
   const input = parsed.data;
   const { inventory } = context;
   await context.catchUp();
-  const zone = known(inventory, 'zone', input.zoneId, 'zoneId');
-  const offering = known(inventory, 'offering', input.offeringId, 'offeringId');
-  const template = input.templateId == null ? null : readyTemplate(inventory, input.templateId, zone.id);
+  const zone = known(inventory, 'zone', input.zoneId, 'zoneId', actor);
+  const offering = known(inventory, 'offering', input.offeringId, 'offeringId', actor);
+  const template = input.templateId == null ? null : readyTemplate(inventory, input.templateId, zone.id, actor);
   const request: PlacementRequest = {
     zoneId: zone.id,
-    clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId').id,
-    hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId').id,
+    clusterId: input.clusterId == null ? null : known(inventory, 'cluster', input.clusterId, 'clusterId', actor).id,
+    hostId: input.hostId == null ? null : known(inventory, 'host', input.hostId, 'hostId', actor).id,
     vcpus: offering.vcpus,
     memoryMib: offering.memory_mib,
     diskBytes: template ? rootBytes(offering, template) : (offering.disk_gib ?? 0) * GIB,
@@ -241,8 +245,8 @@ function rootBytes(offering: Offering, template: Template): number {
 }
 
 /** @throws VirtgraphError NOT_FOUND, INVALID_STATE */
-function readyTemplate(inventory: Inventory, id: string, zoneId: number): Template {
-  const template = known(inventory, 'template', id, 'templateId');
+function readyTemplate(inventory: Inventory, id: string, zoneId: number, actor: Actor): Template {
+  const template = known(inventory, 'template', id, 'templateId', actor);
   if (template.zone_id !== zoneId) throw notFound('template in this zone', ['templateId']);
   if (template.state === 'READY') return template;
   throw new VirtgraphError({
@@ -259,10 +263,11 @@ function known<K extends 'zone' | 'cluster' | 'host' | 'offering' | 'template'>(
   kind: K,
   id: string,
   path: string,
+  actor: Actor,
 ) {
   const uid = decodeIdOf(kind, id);
   const row = uid && inventory.byUid(kind, uid);
-  if (!row) throw notFound(NOUN[kind], [path]);
+  if (!row || !sees(actor, kind, row, inventory)) throw notFound(NOUN[kind], [path]);
   return row;
 }
 

@@ -1,6 +1,8 @@
 import { newUid } from '../db/ids.ts';
 import type { Vm } from '../db/tables.ts';
 import { emptyTransition, holdEnabled, patch, plus, type Settable, type Write } from '../db/transition.ts';
+import { visible } from '../db/visible.ts';
+import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange } from '../domain/kinds.ts';
@@ -16,7 +18,7 @@ import { find, mustBeGeneration } from './named-resource.ts';
 const QUEUE_MAX = 16;
 
 /** @throws VirtgraphError NOT_FOUND */
-export async function findVm(context: OpsContext, id: string): Promise<Vm> {
+export async function findVm(context: OpsContext, id: string, actor: Actor): Promise<Vm> {
   const uid = decodeIdOf('vm', id);
   const vm =
     uid &&
@@ -25,6 +27,7 @@ export async function findVm(context: OpsContext, id: string): Promise<Vm> {
       .selectAll()
       .where('uid', '=', uid)
       .where('deleted_at', 'is', null)
+      .where(visible(actor, 'vm'))
       .executeTakeFirst());
   if (!vm) throw notFound('VM', ['id']);
   return vm;
@@ -60,8 +63,8 @@ const action = <
     { verb: act === 'DESTROY' || act === 'EXPUNGE' ? 'delete' : 'operate', kind: 'vm' },
     INPUTS[name],
     async (context, input: ActionInput, asker) => {
-      const vm = await findVm(context, input.id);
-      return actOn(context, vm, act, await requestOf(context, input), asker, null);
+      const vm = await findVm(context, input.id, asker.actor);
+      return actOn(context, vm, act, await requestOf(context, input, asker.actor), asker, null);
     },
   );
 
@@ -77,7 +80,7 @@ export async function actOn(
   const job = {
     id: jobId,
     uid: newUid(),
-    target: { kind: 'vm' as const, id: vm.id },
+    target: { kind: 'vm' as const, id: vm.id, accountId: vm.account_id },
     actor: asker.name,
     reason: asker.reason,
     input: request,
@@ -94,11 +97,11 @@ export async function actOn(
   return { kind: 'write', id: vm.id, jobId, transition: begin(plan.workflow, job, plan.context), settle: plan.settle };
 }
 
-async function requestOf(context: OpsContext, input: ActionInput): Promise<VmRequest> {
+async function requestOf(context: OpsContext, input: ActionInput, actor: Actor): Promise<VmRequest> {
   const { force = null, timeoutMs = null, forceAfterTimeout = null } = input;
-  const hostId = input.hostId == null ? null : (await find(context, 'host', input.hostId, ['hostId'])).id;
+  const hostId = input.hostId == null ? null : (await find(context, 'host', input.hostId, ['hostId'], actor)).id;
   const clusterId =
-    input.clusterId == null ? null : (await find(context, 'cluster', input.clusterId, ['clusterId'])).id;
+    input.clusterId == null ? null : (await find(context, 'cluster', input.clusterId, ['clusterId'], actor)).id;
   return { hostId, clusterId, force, timeoutMs, forceAfterTimeout };
 }
 
@@ -132,7 +135,7 @@ export const updateVm = mutation(
   { verb: 'update', kind: 'vm' },
   INPUTS.updateVm,
   async (context, input, asker) => {
-    const vm = await findVm(context, input.id);
+    const vm = await findVm(context, input.id, asker.actor);
     mustBeGeneration(vm, input.expectedGeneration);
     const decision = decideVm(vm.state, 'UPDATE');
     if (decision.kind === 'deny') throw invalidState(vm, 'UPDATE', decision.allowed);
@@ -147,7 +150,8 @@ export const updateVm = mutation(
       set.description = input.description === '' ? null : input.description;
       changes.push({ field: 'description', before: vm.description, after: set.description });
     }
-    if (input.offeringId != null) also.push(...(await resize(context, vm, input.offeringId, set, changes)));
+    if (input.offeringId != null)
+      also.push(...(await resize(context, vm, input.offeringId, set, changes, asker.actor)));
     if (changes.length === 0) return { kind: 'already', id: vm.id };
     return {
       kind: 'write',
@@ -169,6 +173,7 @@ export const updateVm = mutation(
           {
             type: 'vm.updated',
             subject: { kind: 'vm', id: vm.id },
+            accountId: vm.account_id,
             jobId: null,
             actor: asker.name,
             reason: asker.reason,
@@ -186,8 +191,9 @@ async function resize(
   offeringId: string,
   set: Settable<'vm'>,
   changes: FieldChange[],
+  actor: Actor,
 ): Promise<Write[]> {
-  const { id, name } = await find(context, 'offering', offeringId, ['offeringId']);
+  const { id, name } = await find(context, 'offering', offeringId, ['offeringId'], actor);
   if (id === vm.offering_id) return [];
   if (vm.state !== 'STOPPED' || vm.active_job_id !== null) {
     throw new VirtgraphError({

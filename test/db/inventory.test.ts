@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { Inventory } from '../../src/db/inventory.ts';
 import { hold, takeHost, takeStorage } from '../../src/db/transition.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertHost, insertWorld, type World } from '../support/world.ts';
+import { insertHost, insertWorld, insertZone, type World } from '../support/world.ts';
 
 describe('the inventory', () => {
   let database: TestDatabase;
@@ -72,6 +72,35 @@ describe('the inventory', () => {
     assert.equal(host().memoryFreeMib, 262_144 - 1_024);
     await set('host', id, { memory_used_mib: 0 });
     await inventory.load();
+  });
+
+  it('keeps what has come while it read everything anew', async () => {
+    const answered = Promise.withResolvers<void>();
+    const letGo = Promise.withResolvers<void>();
+    let reads = 0;
+    const slow = new Inventory(
+      database.db.withPlugin({
+        transformQuery: ({ node }) => node,
+        async transformResult({ result }) {
+          // The zones, as they were before.
+          if (++reads > 1) return result;
+          answered.resolve();
+          await letGo.promise;
+          return result;
+        },
+      }),
+    );
+    const loaded = slow.load();
+    await answered.promise;
+    const zone = await insertZone(database.db);
+    slow.changed([{ kind: 'zone', id: zone.id }]);
+    const roundTrips = async () => {
+      for (let n = 0; n < 5; n++) await database.db.selectFrom('feed_head').selectAll().execute();
+    };
+    await Promise.race([slow.refresh(), roundTrips()]);
+    letGo.resolve();
+    await Promise.all([loaded, slow.refresh()]);
+    assert.ok(slow.get('zone', zone.id) && slow.byUid('zone', zone.uid));
   });
 
   it('knows a host under a disabled parent', async () => {

@@ -91,7 +91,7 @@ describe('the schema', () => {
   });
 
   it('gives ids that are unique, whoever takes them and however many at once', async () => {
-    const takers = [new Ids(database.pool), new Ids(database.pool), new Ids(database.pool)];
+    const takers = [new Ids(database.db), new Ids(database.db), new Ids(database.db)];
     const ids = await Promise.all(Array.from({ length: 4_500 }, (_, n) => takers[n % 3]!.take()));
     assert.equal(new Set(ids).size, ids.length);
     assert.ok(ids.every((id) => Number.isSafeInteger(id) && id >= 1000));

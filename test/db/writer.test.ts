@@ -25,7 +25,7 @@ import {
 } from '../../src/db/transition.ts';
 import { Writer } from '../../src/db/writer.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertWorld, insertZone, type World } from '../support/world.ts';
+import { insertHost, insertWorld, insertZone, type World } from '../support/world.ts';
 
 let nextId = 2 ** 30;
 const zone = (name: string, id = ++nextId): Transition => ({
@@ -311,6 +311,25 @@ describe('the writer', () => {
     const row = await database.db.selectFrom('zone').select('generation').where('id', '=', moved.id).executeTakeFirst();
     assert.equal(row?.generation, 2);
   });
+
+  for (const [refuses, values] of [
+    ['is disabled', { wanted_state: 'DISABLED' }],
+    ['has less than is in use', { vcpus_cap: 1 }],
+  ] as const) {
+    it(`takes nothing from a host that ${refuses}, also beside one who gives more back`, async () => {
+      const host = await insertHost(database.db, world, { vcpus_used: 4, memory_used_mib: 4, ...values });
+      const outcomes = await Promise.all(
+        [takeHost(host.id, -2, -2), takeHost(host.id, 1, 1)].map((take) => writer.submit(writing(take))),
+      );
+      assert.deepEqual(outcomes, [{ kind: 'written' }, { kind: 'full' }]);
+      const row = await database.db
+        .selectFrom('host')
+        .select('vcpus_used')
+        .where('id', '=', host.id)
+        .executeTakeFirst();
+      assert.equal(row?.vcpus_used, 2);
+    });
+  }
 
   it('never goes beyond a cap, however many take at once through two writers', async () => {
     const writers = [newWriter(), newWriter()];

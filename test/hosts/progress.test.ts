@@ -20,7 +20,7 @@ function board() {
   progress.listen((p) => told.push(p));
   const report = (done: number, { seq = 1, total = 1_000, after = 500 } = {}) => {
     clock.ms += after;
-    progress.report(7, seq, { done, total, unit: 'bytes' });
+    progress.report(3, 7, seq, { done, total, unit: 'bytes' });
     return progress.of(7)!;
   };
   return { progress, written, told, report };
@@ -71,13 +71,22 @@ describe('progress of a step', () => {
     assert.equal(progress.of(7), null);
   });
 
+  it('is forgotten when its host is gone: it may go on elsewhere', () => {
+    const { report, progress } = board();
+    report(10);
+    progress.hostGone(4);
+    assert.equal(progress.of(7)?.done, 10);
+    progress.hostGone(3);
+    assert.equal(progress.of(7), null);
+  });
+
   it('is not told to whoever has stopped listening', () => {
     const { progress } = board();
     let heard = 0;
     const stop = progress.listen(() => heard++);
-    progress.report(1, 1, { done: 1, total: 2, unit: 'bytes' });
+    progress.report(3, 1, 1, { done: 1, total: 2, unit: 'bytes' });
     stop();
-    progress.report(1, 1, { done: 2, total: 2, unit: 'bytes' });
+    progress.report(3, 1, 1, { done: 2, total: 2, unit: 'bytes' });
     assert.equal(heard, 1);
   });
 });

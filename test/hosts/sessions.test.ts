@@ -3,10 +3,10 @@ import { after, before, describe, it } from 'node:test';
 import pino from 'pino';
 import type { Core } from '../../src/core.ts';
 import { decodeIdOf, encodeId } from '../../src/domain/ids.ts';
-import { HostSessions } from '../../src/hosts/sessions.ts';
+import { HostSessions, unreachableTransition } from '../../src/hosts/sessions.ts';
 import { ADMIN, openCore, until } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertCluster, insertWorld, type World } from '../support/world.ts';
+import { insertCluster, insertHost, insertWorld, type World } from '../support/world.ts';
 
 const FACTS = {
   hypervisor: 'FAKE' as const,
@@ -52,6 +52,14 @@ describe('hosts that join', () => {
     assert.equal(await core.sessions.authenticate(`${joined.credential}x`), null);
     assert.ok(!JSON.stringify(row).includes(joined.credential), 'only its hash is kept');
     await assert.rejects(core.sessions.register({ name: 'twice', joinToken }), { code: 'UNAUTHENTICATED' });
+  });
+
+  it('get a token with an event whose followers are woken, as by everything that is written', async () => {
+    const told: string[] = [];
+    const stop = core.feed.listen((changes) => told.push(...changes.map(({ kind, id }) => `${kind} ${id}`)));
+    await newToken();
+    stop();
+    assert.deepEqual(told, [`cluster ${world.cluster.id}`]);
   });
 
   it('race for the last place of a token: one gets it', async () => {
@@ -215,5 +223,63 @@ describe('sessions of hosts', () => {
     await core.writer.drained();
     assert.deepEqual([(await row()).link_state, (await row()).link_process], ['UP', other.processId]);
     await other.close();
+  });
+
+  it('end when the database says that they are over, although their link is well: the host must come back', async () => {
+    const { sessionId } = await sessions.open(host(), FACTS);
+    const link = core.links.attach(host().id, sessionId);
+    const other = await openCore(database.url);
+    // Another control plane has not heard of this one for longer than its lease.
+    const lost = unreachableTransition(host().id, { link_process: core.processId });
+    assert.deepEqual(await other.writer.submit(lost), { kind: 'written' });
+    await other.close();
+    await core.opsContext.catchUp();
+    sessions.expire();
+    assert.ok(!sessions.isCurrent(host().id, sessionId));
+    assert.deepEqual(await link.next(), { done: true, value: undefined });
+    const again = await sessions.open(host(), FACTS);
+    await core.inventory.refresh();
+    sessions.expire();
+    assert.ok(sessions.isCurrent(host().id, again.sessionId));
+    assert.equal((await row()).link_state, 'UP');
+  });
+
+  it('that ended while the database was away are recorded when it is back', async () => {
+    const { sessionId } = await sessions.open(host(), FACTS);
+    const link = core.links.attach(host().id, sessionId);
+    const { submit } = core.writer;
+    core.writer.submit = () => Promise.reject(Object.assign(new Error('away'), { code: 'ECONNREFUSED' }));
+    await link.return!(undefined);
+    core.writer.submit = submit;
+    assert.equal((await row()).link_state, 'UP', 'nobody could be told');
+    sessions.expire();
+    await isState('UNREACHABLE');
+  });
+
+  it('have the caps of the ratios that hold when they begin, whoever changes them meanwhile', async () => {
+    const cluster = { id: encodeId('cluster', world.cluster.uid) };
+    /** Lets `first` happen between what the next writer has read and what it writes. */
+    const before = (first: () => Promise<unknown>): void => {
+      const { submit } = core.writer;
+      core.writer.submit = async (transition) => {
+        core.writer.submit = submit;
+        await first();
+        return core.writer.submit(transition);
+      };
+    };
+    const caps = async () => [(await row()).vcpus_cap, (await row()).memory_cap_mib];
+    before(() => core.ops.updateCluster(ADMIN, { ...cluster, vcpuOvercommit: 4, memoryOvercommit: 2 }));
+    await sessions.open(host(), FACTS);
+    assert.deepEqual(await caps(), [8 * 4, 1_024 * 2]);
+
+    before(() => sessions.open(host(), { ...FACTS, vcpusTotal: 16 }));
+    const changed = await core.ops.updateCluster(ADMIN, { ...cluster, vcpuOvercommit: 3 });
+    assert.deepEqual(changed.errors, []);
+    assert.deepEqual(await caps(), [16 * 3, 1_024 * 2]);
+  });
+
+  it('are not opened by a host that was deleted', async () => {
+    const deleted = await insertHost(database.db, world, { deleted_at: new Date(), link_state: 'UNREACHABLE' });
+    await assert.rejects(sessions.open(deleted, FACTS), { code: 'UNAUTHENTICATED' });
   });
 });

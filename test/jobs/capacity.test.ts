@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Core } from '../../src/core.ts';
 import { encodeId } from '../../src/domain/ids.ts';
-import { ADMIN, assertClean, follow, jobEnded, openCore } from '../support/core.ts';
+import { ADMIN, assertClean, follow, jobEnded, jobRow, makeDue, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import { JournalHost } from '../support/journal-host.ts';
 import { insertWorld } from '../support/world.ts';
-import { createInput } from './cases.ts';
+import { accepted, type Bench, createInput, openBench, vmRow } from './cases.ts';
 
 const HOSTS = 3;
 const ROOM = 50;
@@ -65,5 +65,58 @@ describe('more creates at once than there is room for', () => {
       assert.deepEqual([vm.state, host.vms.get(encodeId('vm', vm.uid))?.state], ['RUNNING', 'RUNNING']);
     }
     await assertClean(cores[0]!);
+  });
+});
+
+describe('room that is held for a VM when the database goes away', () => {
+  let bench: Bench;
+  before(async () => {
+    bench = await openBench();
+  });
+  after(() => bench.close());
+
+  const free = (): number => [...bench.core.inventory.placementHosts()][0]!.vcpusFree;
+  const away = (): Promise<never> => Promise.reject(Object.assign(new Error('away'), { code: 'ECONNREFUSED' }));
+
+  it('is free again when a mutation cannot take the id of its key', async () => {
+    const { core } = bench;
+    const before = free();
+    const { ids } = core.opsContext;
+    const { take } = ids;
+    let taken = 0;
+    // Those of the VM, its volume and its job come first.
+    ids.take = () => (++taken === 4 ? away() : take.call(ids));
+    await assert.rejects(core.ops.createVm(ADMIN, createInput(bench, { idempotencyKey: 'away' })), {
+      code: 'UNAVAILABLE',
+    });
+    ids.take = take;
+    assert.equal(free(), before);
+  });
+
+  it('is free again when a job that waited cannot begin', async () => {
+    const { core } = bench;
+    const created = accepted(await core.ops.createVm(ADMIN, createInput(bench, { start: false })));
+    await jobEnded(core, created.jobId);
+    const vm = { id: encodeId('vm', (await vmRow(core, created.id)).uid) };
+    const { promote } = core.engine;
+    core.engine.promote = async () => undefined;
+    await core.db.updateTable('vm').set({ active_job_id: 1 }).where('id', '=', created.id).execute();
+    const { jobId } = accepted(await core.ops.startVm(ADMIN, vm));
+    await core.db.updateTable('vm').set({ active_job_id: null }).where('id', '=', created.id).execute();
+    core.engine.promote = promote;
+    const before = free();
+    const { writer } = core;
+    const { submit } = writer;
+    writer.submit = away;
+    await assert.rejects(core.engine.promote({ kind: 'vm', id: created.id, accountId: null }), {
+      code: 'ECONNREFUSED',
+    });
+    writer.submit = submit;
+    assert.equal(free(), before);
+    assert.equal((await jobRow(core, jobId)).state, 'QUEUED');
+    await makeDue(core, jobId);
+    await core.engine.claimDue();
+    assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
+    await assertClean(core);
   });
 });

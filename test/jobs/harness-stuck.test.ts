@@ -131,6 +131,24 @@ describe('workflows, a host that falls silent at each step', () => {
     await assertHostAgrees(bench);
   });
 
+  it('a cancel that the host never heard of is asked for once more when its job is stuck', async () => {
+    const { core } = bench;
+    const start = CASES.find((c) => c.kind === 'START_VM')!;
+    const { jobId } = await silentAt(start, 'startVm');
+    const cancel = async () => accepted(await core.ops.cancelJob(ADMIN, { id: await publicJobId(core, jobId) }));
+    await cancel();
+    await hostIsGone();
+    await makeDue(core, jobId, LONG_AGO_MS);
+    await core.engine.claimDue();
+    await jobIs(core, jobId, 'NEEDS_ATTENTION');
+    await cancel();
+    await hostIsBack();
+    assert.equal((await jobEnded(core, jobId)).state, 'CANCELLED');
+    assert.equal(await targetState(core, jobId), 'STOPPED');
+    await assertClean(core);
+    await assertHostAgrees(bench);
+  });
+
   it('a connected host that says nothing gets more time, then its job waits as TIMEOUT', async () => {
     const { core, host } = bench;
     const stop = CASES.find((c) => c.title === 'stops a running VM')!;

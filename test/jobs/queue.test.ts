@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { encodeId } from '../../src/domain/ids.ts';
-import { ADMIN, assertClean, jobEnded, jobRow, makeDue, publicJobId } from '../support/core.ts';
+import { ADMIN, assertClean, jobEnded, jobRow, makeDue, openCore, publicJobId } from '../support/core.ts';
 import { fails, type Verdict } from '../support/journal-host.ts';
 import { insertOffering } from '../support/world.ts';
 import { accepted, assertHostAgrees, type Bench, createInput, openBench, vmRow } from './cases.ts';
@@ -61,6 +61,30 @@ describe('the queue of a VM', () => {
     );
     for (let i = 1; i < jobs.length; i++) assert.ok(jobs[i]!.started_at! >= jobs[i - 1]!.finished_at!);
     assert.equal((await vmRow(core, vm.number)).state, 'PAUSED');
+  });
+
+  it('run in that order also when control planes whose ids are far apart took them', async () => {
+    const { core, database } = bench;
+    const vm = await newVm();
+    const other = await openCore(database.url);
+    try {
+      const gate = holdFirst();
+      const reboot = accepted(await core.ops.rebootVm(ADMIN, { id: vm.id })).jobId;
+      await gate.held;
+      const stop = accepted(await other.ops.stopVm(ADMIN, { id: vm.id })).jobId;
+      const start = accepted(await core.ops.startVm(ADMIN, { id: vm.id })).jobId;
+      assert.ok(start < stop, 'the later one has the smaller id');
+      gate.letGo();
+      const ends = await Promise.all([reboot, stop, start].map((id) => jobEnded(core, id)));
+      assert.deepEqual(
+        ends.map((job) => job.state),
+        Array(3).fill('SUCCEEDED'),
+      );
+      assert.ok(ends[2]!.started_at! >= ends[1]!.finished_at!);
+      assert.equal((await vmRow(core, vm.number)).state, 'RUNNING');
+    } finally {
+      await other.close();
+    }
   });
 
   it('a reboot ends the life that is and begins the next: only the start has the new epoch', async () => {

@@ -195,7 +195,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     assert.ok(refusals.length >= 14);
     for (const refusal of refusals) assert.deepEqual(found(refusal), [], refusal);
     assert.ok(refusals.some((refusal) => refusal.includes('UNAUTHENTICATED')));
-    assert.ok(refusals.some((refusal) => refusal.includes('NOT_FOUND')));
+    assert.ok(refusals.some((refusal) => refusal.includes('INVALID_INPUT')));
     assert.ok(refusals.some((refusal) => refusal.includes('The join token is unknown, expired or used up.')));
   });
 

@@ -35,7 +35,7 @@ export interface World {
 
 /** Far above what `Ids` hands out in a test, so rows made here never meet rows that the product makes. */
 let lastId = 2 ** 40;
-const nextId = (): number => {
+export const nextId = (): number => {
   lastId++;
   return lastId;
 };
@@ -220,7 +220,7 @@ function named(noun: string): { id: number; uid: Buffer; name: string; generatio
   return { id, uid: newUid(), name: `${noun}-${id}`, generation: 1 };
 }
 
-async function insertRow<T extends keyof Database>(
+export async function insertRow<T extends keyof Database>(
   db: Kysely<Database>,
   table: T,
   row: Insertable<Database[T]> & Placed,

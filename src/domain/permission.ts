@@ -1,0 +1,98 @@
+/**
+ * Roles as data: ordered rules over verb × kind, and whose objects they are about. Pure, so that the graph can show what
+ * decides, and a grant can be compared with what the granter has.
+ */
+
+export const VERBS = ['read', 'create', 'update', 'delete', 'operate'] as const;
+export type Verb = (typeof VERBS)[number];
+
+/** Kinds of things that a rule may name, beside `*`. */
+export const GUARDED_KINDS = [
+  'zone',
+  'pod',
+  'cluster',
+  'host',
+  'primary_storage',
+  'offering',
+  'template',
+  'vm',
+  'volume',
+  'job',
+  'event',
+  'domain',
+  'account',
+  'user',
+  'role',
+  'api_key',
+] as const;
+export type GuardedKind = (typeof GUARDED_KINDS)[number];
+
+/** Whose objects a role is about: everybody's, those of the own domain and below it, those of the own account. */
+export const REACHES = ['ALL', 'DOMAIN', 'ACCOUNT'] as const;
+export type Reach = (typeof REACHES)[number];
+
+export interface Rule {
+  effect: 'ALLOW' | 'DENY';
+  verb: Verb | '*';
+  kind: GuardedKind | '*';
+}
+
+export interface Role {
+  reach: Reach;
+  rules: readonly Rule[];
+}
+
+/** `<verb> <kind>` of all that is allowed. */
+export type Permissions = ReadonlySet<string>;
+
+/** The first rule that fits decides; what no rule speaks of is denied. */
+export function permits(rules: readonly Rule[], verb: Verb, kind: GuardedKind): boolean {
+  const rule = rules.find((r) => (r.verb === '*' || r.verb === verb) && (r.kind === '*' || r.kind === kind));
+  return rule?.effect === 'ALLOW';
+}
+
+/** All that the rules allow, worked out once. */
+export function permissionsOf(rules: readonly Rule[]): Permissions {
+  const allowed = GUARDED_KINDS.flatMap((kind) =>
+    VERBS.filter((verb) => permits(rules, verb, kind)).map((verb) => `${verb} ${kind}`),
+  );
+  return new Set(allowed);
+}
+
+/** What two roles both allow: a key's role never adds to its user's. */
+export const narrower = (a: Reach, b: Reach): Reach => (REACHES.indexOf(a) > REACHES.indexOf(b) ? a : b);
+
+/** What `granted` has beyond `granter`, as a person reads it; empty: it may be granted. */
+export function excess(granted: Role, granter: Role): string[] {
+  const has = permissionsOf(granter.rules);
+  const beyond = [...permissionsOf(granted.rules).difference(has)];
+  return narrower(granted.reach, granter.reach) === granted.reach ? beyond : [`reach ${granted.reach}`, ...beyond];
+}
+
+const allow = (verb: Rule['verb'], kind: Rule['kind']): Rule => ({ effect: 'ALLOW', verb, kind });
+/** What a tenant has, and what it has to know to order something. */
+const KNOWN = [
+  ...(['zone', 'offering', 'template'] as const),
+  ...(['vm', 'volume', 'job', 'event'] as const),
+  ...(['account', 'user', 'api_key'] as const),
+];
+
+/** The rules of the roles that every installation has, by the id of their rows in schema/mysql/0002-tenants.sql. */
+export const BUILT_IN_RULES: Record<number, readonly Rule[]> = {
+  // root admin
+  1: [allow('*', '*')],
+  // domain admin
+  2: [
+    ...(['vm', 'volume', 'domain', 'account', 'user', 'role', 'api_key'] as const).map((k) => allow('*', k)),
+    allow('operate', 'job'),
+    ...KNOWN.map((kind) => allow('read', kind)),
+  ],
+  // user
+  3: [
+    ...(['vm', 'volume', 'api_key'] as const).map((kind) => allow('*', kind)),
+    allow('operate', 'job'),
+    ...KNOWN.map((kind) => allow('read', kind)),
+  ],
+  // read-only
+  4: KNOWN.map((kind) => allow('read', kind)),
+};

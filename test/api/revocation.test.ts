@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { type Client, createClient } from 'graphql-ws';
+import { pino } from 'pino';
+import { WebSocket } from 'ws';
+import { type Control, startControl } from '../../src/control.ts';
+import { emptyTransition, now, patch, type Transition } from '../../src/db/transition.ts';
+import { encodeId } from '../../src/domain/ids.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { insertAccount, insertApiKey, insertDomain, insertUser, type PlacedDomain, ROLE } from '../support/tenants.ts';
+import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
+
+const EVENTS = 1_000;
+
+describe('what is revoked', () => {
+  let database: TestDatabase;
+  let folder: string;
+  let world: World;
+  let domain: PlacedDomain;
+  /** Two control planes: one is written through, the other learns of it by the feed. */
+  const planes: Control[] = [];
+  before(async () => {
+    database = await freshDatabase();
+    folder = await mkdtemp(join(tmpdir(), 'vg-revoke-'));
+    world = await insertWorld(database.db);
+    domain = await insertDomain(database.db);
+    const options = { databaseUrl: database.url, host: '127.0.0.1', port: 0, log: pino({ level: 'silent' }) };
+    for (let i = 0; i < 2; i++) planes.push(await startControl({ ...options, adminTokenPath: join(folder, 'token') }));
+  });
+  after(async () => {
+    for (const plane of planes) await plane.close();
+    await database.close();
+    await rm(folder, { recursive: true });
+  });
+
+  interface Tenant {
+    account: Placed;
+    user: Placed;
+    key: Placed & { token: string };
+    vm: Placed;
+  }
+  async function tenant(): Promise<Tenant> {
+    const { db } = database;
+    const account = await insertAccount(db, domain);
+    const user = await insertUser(db, account, ROLE.user);
+    const key = await insertApiKey(db, user);
+    const vm = await insertVm(db, world, { account_id: account.id });
+    for (const { core } of planes) await core.inventory.load();
+    return { account, user, key, vm };
+  }
+
+  const written = async (transition: Partial<Transition>): Promise<void> => {
+    const outcome = await planes[0]!.core.writer.submit({ ...emptyTransition(), ...transition });
+    assert.equal(outcome.kind, 'written');
+  };
+  const rename = ({ vm, account }: Tenant, name: string): Promise<void> =>
+    written({
+      writes: [patch('vm', vm.id, {}, { name })],
+      changes: [{ kind: 'vm', id: vm.id }],
+      events: [
+        {
+          type: 'vm.updated',
+          subject: { kind: 'vm', id: vm.id },
+          accountId: account.id,
+          jobId: null,
+          actor: 'test',
+          reason: null,
+          changes: [{ field: 'name', before: null, after: name }],
+        },
+      ],
+    });
+
+  /** What a client hears, by the name that was given, and how its connection ended. */
+  function listen(plane: Control, { key, vm }: Tenant) {
+    const heard: string[] = [];
+    const closed = Promise.withResolvers<number>();
+    const opened = Promise.withResolvers<void>();
+    const first = Promise.withResolvers<void>();
+    const client: Client = createClient({
+      url: `${plane.http.url.replace(/^http/, 'ws')}/graphql`,
+      webSocketImpl: WebSocket,
+      connectionParams: { authorization: `Bearer ${key.token}` },
+      retryAttempts: 0,
+      lazy: false,
+      on: {
+        connected: () => opened.resolve(),
+        closed: (event) => closed.resolve((event as { code: number }).code),
+      },
+      onNonLazyError: () => undefined,
+    });
+    const subscribe = (query: string, nameOf: (data: never) => string): void => {
+      client.subscribe(
+        { query, variables: { id: encodeId('vm', vm.uid) } },
+        {
+          next: ({ data }) => {
+            heard.push(nameOf(data as never));
+            first.resolve();
+          },
+          error: () => undefined,
+          complete: () => undefined,
+        },
+      );
+    };
+    subscribe(
+      'subscription { eventAppended { changes { after } } }',
+      (data: { eventAppended: { changes: { after: string }[] } }) => String(data.eventAppended.changes[0]?.after),
+    );
+    subscribe(
+      'subscription ($id: ID!) { vmChanged(id: $id) { name } }',
+      (data: { vmChanged: { name: string } }) => data.vmChanged.name,
+    );
+    return { heard, closed: closed.promise, opened: opened.promise, first: first.promise, client };
+  }
+
+  /** What each revocation writes; none of them touches what is watched. */
+  const REVOCATIONS: Record<string, (tenant: Tenant) => Partial<Transition>> = {
+    'a key is revoked': ({ key }) => ({
+      writes: [patch('api_key', key.id, {}, { deleted_at: now })],
+      changes: [{ kind: 'api_key', id: key.id }],
+    }),
+    'a user is disabled': ({ user }) => ({
+      writes: [patch('user', user.id, {}, { wanted_state: 'DISABLED' })],
+      changes: [{ kind: 'user', id: user.id }],
+    }),
+    'an account is disabled': ({ account }) => ({
+      writes: [patch('account', account.id, {}, { wanted_state: 'DISABLED' })],
+      changes: [{ kind: 'account', id: account.id }],
+    }),
+    'a role is taken away': ({ user }) => ({
+      writes: [patch('user', user.id, {}, { role_id: ROLE.readOnly })],
+      changes: [{ kind: 'user', id: user.id }],
+    }),
+  };
+
+  for (const [what, revocation] of Object.entries(REVOCATIONS))
+    for (const [where, at] of [
+      ['here', 0],
+      ['at another control plane', 1],
+    ] as const)
+      it(`hears of none of ${EVENTS} events that come after it, when ${what} ${where}`, async () => {
+        const one = await tenant();
+        const listener = listen(planes[at]!, one);
+        await listener.opened;
+        await listener.first;
+        await written(revocation(one));
+        await Promise.all(Array.from({ length: EVENTS }, (_, n) => rename(one, `after-${n}`)));
+        assert.equal(await listener.closed, 4403);
+        assert.deepEqual(
+          listener.heard.filter((name) => name.startsWith('after-')),
+          [],
+        );
+        await listener.client.dispose();
+      });
+
+  it('an ended domain ends what its accounts have open, and nothing of others', async () => {
+    const inside = await tenant();
+    const { db } = database;
+    const account = await insertAccount(db, await insertDomain(db));
+    const user = await insertUser(db, account, ROLE.user);
+    const outside: Tenant = {
+      account,
+      user,
+      key: await insertApiKey(db, user),
+      vm: await insertVm(db, world, { account_id: account.id }),
+    };
+    const [ended, lasting] = [listen(planes[1]!, inside), listen(planes[1]!, outside)];
+    await Promise.all([ended.first, lasting.first]);
+    await written({
+      writes: [patch('domain', domain.id, {}, { wanted_state: 'DISABLED' })],
+      changes: [{ kind: 'domain', id: domain.id }],
+    });
+    assert.equal(await ended.closed, 4403);
+    await rename(outside, 'still here');
+    while (!lasting.heard.includes('still here')) await new Promise<void>((resolve) => setImmediate(resolve));
+    const response = await fetch(`${planes[1]!.http.url}/graphql`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${inside.key.token}` },
+      body: JSON.stringify({ query: '{ viewer { name } }' }),
+    });
+    assert.equal(response.status, 401);
+    for (const { client } of [ended, lasting]) await client.dispose();
+  });
+});

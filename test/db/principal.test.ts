@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { sql } from 'kysely';
+import { principalOf } from '../../src/db/principal.ts';
+import type { Actor, UserActor } from '../../src/domain/authorize.ts';
+import { secretHash } from '../../src/hosts/sessions.ts';
+import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { insertAccount, insertApiKey, insertDomain, insertUser, type PlacedDomain, ROLE } from '../support/tenants.ts';
+import { nextId, type Placed } from '../support/world.ts';
+
+describe('who a token belongs to', () => {
+  let database: TestDatabase;
+  let above: PlacedDomain;
+  let domain: PlacedDomain;
+  let account: Placed;
+  let user: Placed;
+  let key: Placed & { token: string };
+  before(async () => {
+    database = await freshDatabase();
+    above = await insertDomain(database.db);
+    domain = await insertDomain(database.db, above);
+    account = await insertAccount(database.db, domain, { name: 'acme' });
+    user = await insertUser(database.db, account, ROLE.user, { name: 'alice' });
+    key = await insertApiKey(database.db, user);
+  });
+  after(() => database.close());
+
+  const who = (token = key.token): Promise<Actor> => principalOf(database.db, secretHash(token));
+  const known = async (token?: string): Promise<UserActor> => {
+    const actor = await who(token);
+    assert.equal(actor.kind, 'user');
+    return actor as UserActor;
+  };
+
+  it('is a user of an account in a domain, with what its role allows', async () => {
+    const { permissions, ...actor } = await known();
+    assert.deepEqual(actor, {
+      kind: 'user',
+      userId: user.id,
+      keyId: key.id,
+      accountId: account.id,
+      domainPath: domain.path,
+      name: 'acme/alice',
+      roleIds: [ROLE.user],
+      reach: 'ACCOUNT',
+    });
+    assert.ok(permissions.has('create vm'));
+    assert.ok(!permissions.has('read host'));
+  });
+
+  it('is nobody when it is no token', async () => {
+    for (const token of ['', 'x', key.token.slice(0, -1), key.token.toUpperCase()])
+      assert.deepEqual(await who(token), { kind: 'anonymous' });
+  });
+
+  it('is nobody while its key, user, account or any domain above is switched off or gone', async () => {
+    const { db } = database;
+    const rows = { api_key: key.id, user: user.id, account: account.id, domain: domain.id };
+    for (const [table, id] of [...Object.entries(rows), ['domain', above.id] as const]) {
+      const column = { deleted_at: sql`now(6)` };
+      const switches = table === 'api_key' ? [column] : [column, { wanted_state: 'DISABLED' }];
+      for (const set of switches) {
+        await db
+          .updateTable(table as 'user')
+          .set(set as never)
+          .where('id', '=', id)
+          .execute();
+        assert.deepEqual(await who(), { kind: 'anonymous' }, `${table} ${Object.keys(set)[0]}`);
+        const back = 'deleted_at' in set ? { deleted_at: null } : { wanted_state: 'ENABLED' as const };
+        await db
+          .updateTable(table as 'user')
+          .set(back)
+          .where('id', '=', id)
+          .execute();
+        await known();
+      }
+    }
+  });
+
+  it('is nobody from the moment on at which the key expires', async () => {
+    const expired = await insertApiKey(database.db, user, { expires_at: new Date(Date.now() - 1_000) });
+    const lasting = await insertApiKey(database.db, user, { expires_at: new Date(Date.now() + 60_000) });
+    assert.deepEqual(await who(expired.token), { kind: 'anonymous' });
+    await known(lasting.token);
+  });
+
+  it('has no more than its key allows, nor than its user has', async () => {
+    const rules = JSON.stringify([
+      { effect: 'ALLOW', verb: '*', kind: 'host' },
+      { effect: 'ALLOW', verb: 'read', kind: 'vm' },
+    ]);
+    const id = nextId();
+    const role = { id, uid: Buffer.alloc(16, 9), name: 'watcher', reach: 'ALL' as const, rules };
+    await database.db.insertInto('role').values(role).execute();
+    const narrow = await insertApiKey(database.db, user, { role_id: id });
+    const actor = await known(narrow.token);
+    assert.deepEqual([...actor.permissions], ['read vm']);
+    assert.equal(actor.reach, 'ACCOUNT');
+    assert.deepEqual(actor.roleIds, [ROLE.user, id]);
+  });
+});
