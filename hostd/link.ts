@@ -183,6 +183,7 @@ export class Link {
         log: this.#log,
         linked: () => this.#linked.resolve(),
         commands: handlers.commands,
+        answered: () => this.#tellOfCrashes(),
         // Only now may the next attempt be made at once: two daemons with one credential would else chase each other.
         alive: () => {
           this.#attempt = 0;
@@ -244,6 +245,12 @@ export class Link {
     const { openSession } = await connection.request<OpenSessionAnswer>(OPEN_SESSION, { input });
     this.#log.info({ sessionId: openSession.sessionId, hostId: openSession.hostId, vms: vms.length }, 'linked');
     return openSession;
+  }
+
+  /** An answer that comes late says of a VM what was so before its crash: the crash is told once more, behind it. */
+  #tellOfCrashes(): void {
+    for (const vm of this.#options.hypervisor.observe())
+      if (vm.state === 'CRASHED') this.#vms.put(this.#observation(vm));
   }
 
   #observation(vm: VmObservation): VmObservationInput {

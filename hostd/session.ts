@@ -33,6 +33,8 @@ export interface SessionParts {
   /** The subscription to commands is on its way. */
   linked(): void;
   commands(commands: Command[]): void;
+  /** Answers to commands have been taken. */
+  answered(): void;
   /** A heartbeat was answered: the session is worth something. */
   alive(): void;
 }
@@ -57,7 +59,11 @@ export async function holdSession(connection: Connection, session: Session, part
 
   async function sendReports(): Promise<void> {
     await parts.reports.drain(
-      async (reports) => (await connection.request<ReportCommandsAnswer>(REPORT_COMMANDS, { reports })).reportCommands,
+      async (reports) => {
+        const { reportCommands } = await connection.request<ReportCommandsAnswer>(REPORT_COMMANDS, { reports });
+        if (reportCommands) parts.answered();
+        return reportCommands;
+      },
       (error, reports) => log.warn({ err: error, reports: reports.length }, 'reports refused, will be repeated'),
       signal,
     );

@@ -125,6 +125,33 @@ test('An answer that was not acknowledged is told again after the link was lost,
   assert.equal((hostd.hypervisors[0] as FakeHypervisor).estate.doubleStarts, 0);
 });
 
+test('A crash is told once more behind an answer that comes late, which says that the VM runs', async (t) => {
+  const plane = await aPlane(t);
+  const fake = new FakeHypervisor({ log: pino({ level: 'silent' }) });
+  const hostd = await aHostd(t, plane, { hypervisor: () => fake });
+  await hostd.linked();
+  const acknowledge = plane.answers.reportCommands;
+  plane.answers.reportCommands = () => {
+    plane.answers.reportCommands = acknowledge;
+    fake.crash('vm-1');
+    plane.cut();
+    return true;
+  };
+  plane.command(aStart('job-1.1', 'vm-1', 7));
+  const { input } = await plane.hears('openSession', 2);
+  assert.deepEqual(
+    input.vms.map(({ state }) => state),
+    ['CRASHED'],
+  );
+  await plane.hears('reportCommands', 2);
+  const last = () =>
+    plane
+      .all('reportVms')
+      .at(-1)
+      ?.vms.map(({ state }) => state);
+  await plane.until(() => last()?.includes('CRASHED') ?? false);
+});
+
 test('Answers that the control plane refuses are split until the one it objects to stands alone', async (t) => {
   const plane = await aPlane(t);
   const hostd = await aHostd(t, plane);
