@@ -109,7 +109,7 @@ function backward<C>(workflow: Workflow<C>, job: JobView, undos: CommandSpec[], 
   const first = undos[0];
   if (first) return openUndo(first, 1, failure);
   const state = job.cancelRequested || failure.error.code === 'CANCELLED' ? 'CANCELLED' : 'FAILED';
-  return end(state, failure, 0, workflow.failed(job.context as C, job, failure.error, failure.at));
+  return end(state, failure, 0, workflow.failed(job.context as C, job, failure.error, failure.at, state));
 }
 
 function openStep<C>(steps: Step<C>[], index: number, attempt: number): Move {

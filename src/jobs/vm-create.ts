@@ -170,8 +170,8 @@ export const createVm: Workflow<VmCreateContext> = {
         : moveVm(c, job, 'CREATING', 'CREATED', { active_job_id: null, last_host_id: c.hostId }),
     ),
 
-  failed(c, job, error) {
-    const cancelled = error.code === 'CANCELLED';
+  failed(c, job, error, _at, end) {
+    const cancelled = end === 'CANCELLED';
     const vm = moveVm(
       c,
       job,

@@ -13,8 +13,8 @@ export interface Workflow<C = unknown> {
   /** Written with the job's acceptance: state, claim, reservation. */
   begin(context: C, job: JobIdentity): Effects;
   succeeded(context: C, job: JobIdentity): Effects;
-  /** After everything was undone, whether by failure or cancel. `at` is the step that failed. */
-  failed(context: C, job: JobIdentity, error: StepError, at: string): Effects;
+  /** After everything was undone. `end`: whether by failure or cancel. `at` is the step that failed. */
+  failed(context: C, job: JobIdentity, error: StepError, at: string, end: 'FAILED' | 'CANCELLED'): Effects;
 }
 
 export type JobIdentity = Pick<JobView, 'id' | 'actor' | 'reason' | 'target'>;

@@ -149,6 +149,22 @@ describe('workflows, a host that falls silent at each step', () => {
     await assertHostAgrees(bench);
   });
 
+  it('a cancel of a stuck create leaves nothing, as that of any other does', async () => {
+    const { core } = bench;
+    const create = CASES.find((c) => c.kind === 'CREATE_VM')!;
+    const { jobId } = await silentAt(create, 'startVm');
+    await hostIsGone();
+    await makeDue(core, jobId, LONG_AGO_MS);
+    await core.engine.claimDue();
+    await jobIs(core, jobId, 'NEEDS_ATTENTION');
+    accepted(await core.ops.cancelJob(ADMIN, { id: await publicJobId(core, jobId) }));
+    await hostIsBack();
+    assert.equal((await jobEnded(core, jobId)).state, 'CANCELLED');
+    assert.equal(await targetState(core, jobId), 'EXPUNGED');
+    await assertClean(core);
+    await assertHostAgrees(bench);
+  });
+
   it('a connected host that says nothing gets more time, then its job waits as TIMEOUT', async () => {
     const { core, host } = bench;
     const stop = CASES.find((c) => c.title === 'stops a running VM')!;
