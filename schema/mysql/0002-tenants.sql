@@ -74,6 +74,7 @@ CREATE TABLE IF NOT EXISTS api_key (
   id               BIGINT UNSIGNED NOT NULL PRIMARY KEY,
   uid              BINARY(16)      NOT NULL UNIQUE,
   user_id          BIGINT UNSIGNED NOT NULL,
+  account_id       BIGINT UNSIGNED NOT NULL,           -- the user's, which never changes: every list asks
   role_id          BIGINT UNSIGNED NULL,               -- narrower than the user's; NULL: the user's
   name             VARCHAR(255)    NOT NULL,
   key_hash         BINARY(32)      NOT NULL UNIQUE,
@@ -83,6 +84,7 @@ CREATE TABLE IF NOT EXISTS api_key (
   updated_at       DATETIME(6)     NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
   deleted_at       DATETIME(6)     NULL,               -- revoked
   KEY api_key_by_user (user_id, deleted_at, id),
+  KEY api_key_by_account (account_id, deleted_at, id),
   FOREIGN KEY (user_id) REFERENCES user (id),
   FOREIGN KEY (role_id) REFERENCES role (id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -10,6 +10,7 @@ import type {
   Offering,
   Pod,
   PrimaryStorage,
+  Role,
   Template,
   Zone,
 } from './tables.ts';
@@ -26,6 +27,7 @@ interface Held {
   template: Template;
   domain: Domain;
   account: Account;
+  role: Role;
 }
 type HeldKind = keyof Held;
 const KINDS: HeldKind[] = [
@@ -38,7 +40,10 @@ const KINDS: HeldKind[] = [
   'template',
   'domain',
   'account',
+  'role',
 ];
+/** Held when they are deleted too: what was theirs is still shown to those above. */
+const FOR_EVER: HeldKind[] = ['domain', 'account'];
 const isHeld = (kind: string): kind is HeldKind => (KINDS as string[]).includes(kind);
 
 interface Room {
@@ -81,6 +86,7 @@ export class Inventory implements Tenancy {
     template: new Shelf(),
     domain: new Shelf(),
     account: new Shelf(),
+    role: new Shelf(),
   };
   /** `<template>.<storage>` of the copies that are prepared. */
   #copies = new Set<string>();
@@ -115,6 +121,17 @@ export class Inventory implements Tenancy {
   domainPathOf(accountId: number): string | undefined {
     const account = this.get('account', accountId);
     return account && this.get('domain', account.domain_id)?.path;
+  }
+
+  /** Resolves once it has these accounts: another process may have made one a moment ago. */
+  async know(accountIds: Iterable<number | null>): Promise<void> {
+    const unknown = [...new Set(accountIds)].filter((id) => id !== null && this.domainPathOf(id) === undefined);
+    if (unknown.length === 0) return;
+    await this.#read('account', unknown as number[]);
+    await this.#read(
+      'domain',
+      unknown.flatMap((id) => this.get('account', id!)?.domain_id ?? []),
+    );
   }
 
   hasCopy(templateId: number, storageId: number): boolean {
@@ -186,10 +203,8 @@ export class Inventory implements Tenancy {
   }
 
   async #readNow<K extends HeldKind>(kind: K, ids: number[] | null): Promise<void> {
-    let query = this.#db
-      .selectFrom(kind as 'zone')
-      .selectAll()
-      .where('deleted_at', 'is', null);
+    let query = this.#db.selectFrom(kind as 'zone').selectAll();
+    if (!FOR_EVER.includes(kind)) query = query.where('deleted_at', 'is', null);
     if (ids) query = query.where('id', 'in', ids);
     const rows = (await query.execute()) as unknown as Held[K][];
     const shelf = this.#shelves[kind] as Shelf<Held[K]>;

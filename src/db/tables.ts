@@ -98,6 +98,8 @@ export interface ApiKeyTable {
   id: number;
   uid: Buffer;
   user_id: number;
+  /** The user's. */
+  account_id: number;
   /** Narrower than the user's. */
   role_id: number | null;
   name: string;
@@ -384,6 +386,8 @@ export type Zone = Selectable<ZoneTable>;
 export type Pod = Selectable<PodTable>;
 export type Domain = Selectable<DomainTable>;
 export type Account = Selectable<AccountTable>;
+export type User = Selectable<UserTable>;
+export type Role = Selectable<RoleTable>;
 export type Cluster = Selectable<ClusterTable>;
 export type Host = Selectable<HostTable>;
 export type PrimaryStorage = Selectable<PrimaryStorageTable>;

@@ -23,7 +23,7 @@ export interface Transition {
 }
 
 export interface Change {
-  kind: ResourceKind | (typeof IDENTITIES)[number] | 'command';
+  kind: ResourceKind | 'command';
   id: number;
 }
 
@@ -140,7 +140,18 @@ export interface Hold {
 /** Nothing that lives may be inside. Holds once the parent is locked, for whoever puts something in holds it too. */
 export interface Absent {
   op: 'absent';
-  table: 'pod' | 'cluster' | 'host' | 'primary_storage' | 'template' | 'vm' | 'volume';
+  table:
+    | 'pod'
+    | 'cluster'
+    | 'host'
+    | 'primary_storage'
+    | 'template'
+    | 'vm'
+    | 'volume'
+    | 'domain'
+    | 'account'
+    | 'user'
+    | 'api_key';
   column: string;
   id: number;
 }

@@ -1,5 +1,5 @@
 import { type Expression, type SqlBool, sql } from 'kysely';
-import { type Actor, may, OWNED_KINDS } from '../domain/authorize.ts';
+import { type Actor, grantableReaches, may, OWNED_KINDS } from '../domain/authorize.ts';
 import type { GuardedKind } from '../domain/permission.ts';
 
 /**
@@ -9,9 +9,14 @@ import type { GuardedKind } from '../domain/permission.ts';
  */
 export function visible(actor: Actor, kind: GuardedKind): Expression<SqlBool> {
   if (!may(actor, 'read', kind)) return sql<SqlBool>`false`;
-  if (actor.kind !== 'user' || actor.reach === 'ALL' || !(OWNED_KINDS as readonly string[]).includes(kind))
-    return sql<SqlBool>`true`;
-  const owner = sql.ref(`${kind}.account_id`);
+  if (actor.kind !== 'user' || actor.reach === 'ALL') return sql<SqlBool>`true`;
+  if (kind === 'domain')
+    return actor.reach === 'ACCOUNT'
+      ? sql<SqlBool>`domain.path = ${actor.domainPath}`
+      : sql<SqlBool>`domain.path like ${`${actor.domainPath}%`}`;
+  if (kind === 'role') return sql<SqlBool>`role.reach in (${sql.join(grantableReaches(actor))})`;
+  if (!(OWNED_KINDS as readonly string[]).includes(kind)) return sql<SqlBool>`true`;
+  const owner = sql.ref(kind === 'account' ? 'account.id' : `${kind}.account_id`);
   const own =
     actor.reach === 'ACCOUNT'
       ? sql<SqlBool>`${owner} = ${actor.accountId}`

@@ -1,5 +1,13 @@
 import { VirtgraphError } from './errors.ts';
-import type { GuardedKind, Permissions, Reach, Verb } from './permission.ts';
+import {
+  type GuardedKind,
+  type Permissions,
+  permissionsOf,
+  REACHES,
+  type Reach,
+  type Rights,
+  type Verb,
+} from './permission.ts';
 
 /** Someone of an account, by what the token allows. */
 export interface UserActor {
@@ -57,13 +65,38 @@ export interface Tenancy {
   domainPathOf(accountId: number): string | undefined;
 }
 
-/** The account of what operators make for themselves. */
+/** The account of what operators make for themselves; and the domain that it is in, above all others. */
 export const OPERATOR_ACCOUNT = 1;
+const ROOT_DOMAIN = 1;
+
+/** What every installation has to have: it is neither disabled nor deleted. */
+export const isKept = (kind: string, id: number): boolean =>
+  (kind === 'domain' && id === ROOT_DOMAIN) || (kind === 'account' && id === OPERATOR_ACCOUNT);
+
+/** Ids of the domains of a path, from the root down. */
+export const domainsOf = (path: string): number[] => path.split('/').filter(Boolean).map(Number);
 
 /** A row, with who owns it. Infrastructure has no `account_id`; null: nobody, and everybody may use such a template. */
 export interface Owned {
   id?: number;
   account_id?: number | null;
+  /** Of a domain. */
+  path?: string;
+  /** Of a role. */
+  reach?: Reach;
+}
+
+/** The account that a row belongs to; an account is its own. */
+export const ownerOf = (kind: string, row: Owned): number | null =>
+  (kind === 'account' ? row.id : row.account_id) ?? null;
+
+const EVERYTHING: Rights = { reach: 'ALL', permissions: permissionsOf([{ effect: 'ALLOW', verb: '*', kind: '*' }]) };
+const NOTHING: Rights = { reach: 'ACCOUNT', permissions: new Set() };
+
+/** All that an actor has; nobody gives more than that. */
+export function rightsOf(actor: Actor): Rights {
+  if (actor.kind === 'user') return actor;
+  return actor.kind === 'anonymous' ? NOTHING : EVERYTHING;
 }
 
 /** Whether the actor's role has the verb for a kind at all. */
@@ -96,19 +129,39 @@ export function mustBeKnown(actor: Actor): void {
 }
 
 /** Kinds that belong to an account. */
-export const OWNED_KINDS = ['vm', 'volume', 'template', 'job', 'event'] as const satisfies GuardedKind[];
+export const OWNED_KINDS = [
+  'vm',
+  'volume',
+  'template',
+  'job',
+  'event',
+  'account',
+  'user',
+  'api_key',
+] as const satisfies GuardedKind[];
 const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 
 /** Whether an object exists for the actor. What it may not see is as absent as what never was. */
 export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {
   if (!may(actor, 'read', kind)) return false;
-  if (actor.kind !== 'user' || !isOwned(kind) || actor.reach === 'ALL') return true;
-  if (row.account_id == null) return kind === 'template';
-  return isWithin(actor, row.account_id, tenancy);
+  if (actor.kind !== 'user' || actor.reach === 'ALL') return true;
+  if (kind === 'domain') return actor.reach === 'ACCOUNT' ? row.path === actor.domainPath : isBelow(actor, row.path);
+  if (kind === 'role') return grantableReaches(actor).includes(row.reach!);
+  if (!isOwned(kind)) return true;
+  const owner = ownerOf(kind, row);
+  return owner === null ? kind === 'template' : isWithin(actor, owner, tenancy);
 }
+
+const isBelow = (actor: UserActor, path: string | undefined): boolean => path?.startsWith(actor.domainPath) ?? false;
+
+/** Of roles that an actor can be concerned with: what reaches further is neither his nor his to give. */
+export const grantableReaches = (actor: UserActor): Reach[] => REACHES.slice(REACHES.indexOf(actor.reach));
+
+/** Whether what it sees depends on where an account stands. */
+export const isOfDomain = (actor: Actor): boolean => actor.kind === 'user' && actor.reach === 'DOMAIN';
 
 /** Whether an account is the actor's, or in what it administers. */
 export function isWithin(actor: UserActor, accountId: number, tenancy: Tenancy): boolean {
   if (actor.accountId === accountId || actor.reach === 'ALL') return true;
-  return actor.reach === 'DOMAIN' && (tenancy.domainPathOf(accountId) ?? '').startsWith(actor.domainPath);
+  return actor.reach === 'DOMAIN' && isBelow(actor, tenancy.domainPathOf(accountId));
 }

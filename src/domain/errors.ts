@@ -55,7 +55,7 @@ export const ERROR_CODES = {
     retryable: false,
     meaning: 'The object cannot do this in its state; `allowedActions` says what it can.',
     user: 'Do one of `allowedActions`, or wait for the job that is under way.',
-    operator: 'Where a zone, offering or template is disabled: enable it.',
+    operator: 'Where a zone, offering, template, account or domain is disabled: enable it.',
     developer: 'Offer what `allowedActions` of the object holds; do not copy the transition table.',
   },
   NOT_EMPTY: {
@@ -141,6 +141,15 @@ export const ERROR_CODES = {
     user: 'Ask for less at once.',
     operator: 'Nothing: the limits protect everybody else.',
     developer: 'Pages are `first` long: nested lists multiply. `extensions.cost` of an answer says what it cost.',
+  },
+  RATE_LIMITED: {
+    retryable: true,
+    meaning: 'You have asked for more in a minute than one caller may.',
+    user: 'Wait as long as the message says.',
+    operator: 'Nothing: root tokens are not limited.',
+    developer:
+      'Wait `retryAfterMs` of the error, or `Retry-After`. `extensions.rateLimit` of each answer tells what is left; ' +
+      'a subscription costs once and replaces polling.',
   },
   LOG_TRIMMED: {
     retryable: false,

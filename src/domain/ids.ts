@@ -10,6 +10,11 @@ export const ID_PREFIX = {
   vm: 'vm',
   volume: 'vol',
   job: 'job',
+  domain: 'dom',
+  account: 'acc',
+  user: 'user',
+  role: 'role',
+  api_key: 'key',
 } as const;
 
 export type ResourceKind = keyof typeof ID_PREFIX;

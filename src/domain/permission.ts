@@ -37,13 +37,14 @@ export interface Rule {
   kind: GuardedKind | '*';
 }
 
-export interface Role {
-  reach: Reach;
-  rules: readonly Rule[];
-}
-
 /** `<verb> <kind>` of all that is allowed. */
 export type Permissions = ReadonlySet<string>;
+
+/** What somebody has in the end, whatever it was made of. */
+export interface Rights {
+  reach: Reach;
+  permissions: Permissions;
+}
 
 /** The first rule that fits decides; what no rule speaks of is denied. */
 export function permits(rules: readonly Rule[], verb: Verb, kind: GuardedKind): boolean {
@@ -59,13 +60,18 @@ export function permissionsOf(rules: readonly Rule[]): Permissions {
   return new Set(allowed);
 }
 
-/** What two roles both allow: a key's role never adds to its user's. */
+/** The nearer of two. */
 export const narrower = (a: Reach, b: Reach): Reach => (REACHES.indexOf(a) > REACHES.indexOf(b) ? a : b);
 
+/** What two roles both allow: a key's role never adds to its user's. */
+export const both = (a: Rights, b: Rights): Rights => ({
+  reach: narrower(a.reach, b.reach),
+  permissions: a.permissions.intersection(b.permissions),
+});
+
 /** What `granted` has beyond `granter`, as a person reads it; empty: it may be granted. */
-export function excess(granted: Role, granter: Role): string[] {
-  const has = permissionsOf(granter.rules);
-  const beyond = [...permissionsOf(granted.rules).difference(has)];
+export function excess(granted: Rights, granter: Rights): string[] {
+  const beyond = [...granted.permissions.difference(granter.permissions)];
   return narrower(granted.reach, granter.reach) === granted.reach ? beyond : [`reach ${granted.reach}`, ...beyond];
 }
 
@@ -74,7 +80,7 @@ const allow = (verb: Rule['verb'], kind: Rule['kind']): Rule => ({ effect: 'ALLO
 const KNOWN = [
   ...(['zone', 'offering', 'template'] as const),
   ...(['vm', 'volume', 'job', 'event'] as const),
-  ...(['account', 'user', 'api_key'] as const),
+  ...(['domain', 'account', 'user', 'role', 'api_key'] as const),
 ];
 
 /** The rules of the roles that every installation has, by the id of their rows in schema/mysql/0002-tenants.sql. */
@@ -96,3 +102,19 @@ export const BUILT_IN_RULES: Record<number, readonly Rule[]> = {
   // read-only
   4: KNOWN.map((kind) => allow('read', kind)),
 };
+
+/** A row of `role`: the rules of those that every installation has come with the program. */
+export interface RoleRow {
+  id: number;
+  reach: Reach;
+  /** JSON: Rule[] */
+  rules: string;
+}
+
+export const rulesOf = ({ id, rules }: Pick<RoleRow, 'id' | 'rules'>): readonly Rule[] =>
+  BUILT_IN_RULES[id] ?? (JSON.parse(rules) as Rule[]);
+
+export const rightsOfRole = (role: RoleRow): Rights => ({
+  reach: role.reach,
+  permissions: permissionsOf(rulesOf(role)),
+});

@@ -1,5 +1,5 @@
 import { visible } from '../db/visible.ts';
-import { sees } from '../domain/authorize.ts';
+import { isOfDomain, ownerOf, sees } from '../domain/authorize.ts';
 import type { Condition } from './condition.ts';
 import type { GraphContext } from './context.ts';
 import type { Row } from './rows.ts';
@@ -8,6 +8,8 @@ import type { Row } from './rows.ts';
 export interface Audience<K extends 'vm' | 'host' | 'event'> {
   condition: Condition;
   includes(row: Row<K>): boolean;
+  /** Resolves once `includes` can tell of these rows. */
+  prepare(rows: readonly Row<K>[]): Promise<void>;
 }
 
 export const audienceOf = <K extends 'vm' | 'host' | 'event'>(
@@ -16,4 +18,7 @@ export const audienceOf = <K extends 'vm' | 'host' | 'event'>(
 ): Audience<K> => ({
   condition: visible(actor, kind),
   includes: (row) => sees(actor, kind, row, inventory),
+  async prepare(rows) {
+    if (isOfDomain(actor)) await inventory.know(rows.map((row) => ownerOf(kind, row)));
+  },
 });

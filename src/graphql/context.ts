@@ -9,7 +9,7 @@ import type { Payload } from '../ops/context.ts';
 import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
 import type { Watch } from './watch.ts';
 
-/** What an operator may enable, disable and delete. */
+/** What may be enabled, disabled and deleted. */
 export const WANTED_NOUNS = {
   zone: 'Zone',
   pod: 'Pod',
@@ -18,17 +18,21 @@ export const WANTED_NOUNS = {
   primary_storage: 'PrimaryStorage',
   offering: 'Offering',
   template: 'Template',
+  domain: 'Domain',
+  account: 'Account',
+  user: 'User',
 } as const;
 export type WantedKind = keyof typeof WANTED_NOUNS;
 
 type WantedMutation = `${'enable' | 'disable' | 'delete'}${(typeof WANTED_NOUNS)[WantedKind]}`;
-type OwnMutation = Exclude<keyof Inputs, 'createHostJoinToken'>;
+type OwnMutation = Exclude<keyof Inputs, 'createHostJoinToken' | 'createApiKey'>;
 /** Mutations that answer with a resource, a job or errors. */
 export type MutationName = OwnMutation | WantedMutation;
 export type InputOf<M extends MutationName> = M extends keyof Inputs ? Inputs[M] : ById;
 
 /** The token in clear, which is told this once and kept nowhere. */
-export type JoinTokenPayload = Payload & { token: string | null; expiresAt: Date | null };
+export type TokenPayload = Payload & { token: string | null };
+export type JoinTokenPayload = TokenPayload & { expiresAt: Date | null };
 
 /**
  * Every write that the graph offers. Ids are public ids. What the actor did wrong is in the payload's errors or thrown
@@ -36,6 +40,7 @@ export type JoinTokenPayload = Payload & { token: string | null; expiresAt: Date
  */
 export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>) => Promise<Payload> } & {
   createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken']): Promise<JoinTokenPayload>;
+  createApiKey(actor: Actor, input: Inputs['createApiKey']): Promise<TokenPayload>;
   /** @throws VirtgraphError */
   explainPlacement(actor: Actor, input: ExplainPlacementInput): Promise<PlacementVerdict>;
 };

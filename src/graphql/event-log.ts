@@ -85,11 +85,11 @@ export class EventLog {
     subject: EventSubject | null,
     audience: Audience<'event'>,
   ): Promise<{ events: EventRow[]; cursor: number }> {
-    if (cursor >= this.#from)
-      return {
-        events: this.#fromMemory(cursor, subject).filter((event) => audience.includes(event)),
-        cursor: Math.max(cursor, this.#to),
-      };
+    if (cursor >= this.#from) {
+      const [events, to] = [this.#fromMemory(cursor, subject), Math.max(cursor, this.#to)];
+      await audience.prepare(events);
+      return { events: events.filter((event) => audience.includes(event)), cursor: to };
+    }
     // Taken before the read: what the read misses is above it, and in memory.
     const covered = this.#from;
     const events = await this.#page(cursor, subject, audience.condition);

@@ -1,6 +1,6 @@
 import DataLoader from 'dataloader';
 import { sql } from 'kysely';
-import { authorize, mustBeKnown, sees } from '../domain/authorize.ts';
+import { authorize, isOfDomain, mustBeKnown, ownerOf, sees } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { GraphContext } from './context.ts';
 import { readRows } from './row-reader.ts';
@@ -80,7 +80,7 @@ export class Loaders {
   }
 
   async #read(kind: ResourceKind, ids: readonly number[]): Promise<unknown[]> {
-    this.#keepSeen(kind, await readRows(this.#context.db, kind, ids));
+    await this.#keepSeen(kind, await readRows(this.#context.db, kind, ids));
     const known = this.#rowsOf(kind);
     return ids.map((id) => known.get(id) ?? null);
   }
@@ -89,14 +89,15 @@ export class Loaders {
     const { rows } = await sql<Row<ResourceKind>>`
       select ${selected(kind)} from ${sql.table(kind)}
       where uid in (${sql.join(uids.map((uid) => Buffer.from(uid, 'hex')))})`.execute(this.#context.db);
-    const seen = this.#keepSeen(kind, rows);
+    const seen = await this.#keepSeen(kind, rows);
     const found = new Map(seen.map((row) => [row.uid.toString('hex'), row]));
     return uids.map((uid) => found.get(uid) ?? null);
   }
 
   /** The one gate for objects: whatever reads a row by its id comes through here. */
-  #keepSeen<K extends ResourceKind>(kind: K, rows: readonly Row<K>[]): Row<K>[] {
+  async #keepSeen<K extends ResourceKind>(kind: K, rows: readonly Row<K>[]): Promise<Row<K>[]> {
     const { actor, inventory } = this.#context;
+    if (isOfDomain(actor)) await inventory.know(rows.map((row) => ownerOf(kind, row)));
     const seen = rows.filter((row) => sees(actor, kind, row, inventory));
     this.keep(kind, seen);
     return seen;

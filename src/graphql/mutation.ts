@@ -117,8 +117,12 @@ export function wantedMutations(kind: WantedKind, says: { enable: string; disabl
   const fields = (t: InputFields) => idInput(t, noun);
   mutation(`enable${noun}`, kind, says.enable, fields);
   mutation(`disable${noun}`, kind, says.disable, fields);
-  const name = `delete${noun}` as const;
-  const input = inputOf(name, fields);
+  deletion(`delete${noun}`, noun, says.delete);
+}
+
+/** Declares a mutation that deletes, and answers with the id of what is no more. */
+export function deletion(name: MutationName & `delete${string}`, noun: string, description: string): void {
+  const input = inputOf(name, (t) => idInput(t, noun));
   const payload = builder.objectRef<Payload & { publicId?: string }>(`${pascal(name)}Payload`).implement({
     description: `What became of \`${name}\`.`,
     fields: (t) => ({
@@ -133,7 +137,7 @@ export function wantedMutations(kind: WantedKind, says: { enable: string; disabl
   builder.mutationField(name, (t) =>
     t.field({
       type: payload,
-      description: says.delete,
+      description,
       args: { input: t.arg({ type: input, required: true, description: 'What to delete.' }) },
       extensions: { cost: { own: 10 } },
       resolve: async (_root, args, context) => {

@@ -1,14 +1,19 @@
 import type { ResourceKind } from '../domain/ids.ts';
 import { builder } from './builder.ts';
 import type {
+  AccountRow,
+  ApiKeyRow,
   ClusterRow,
+  DomainRow,
   EventRow,
   HostRow,
   JobRow,
   OfferingRow,
   PodRow,
   PrimaryStorageRow,
+  RoleRow,
   TemplateRow,
+  UserRow,
   VmRow,
   VolumeRow,
   ZoneRow,
@@ -26,6 +31,11 @@ export const VmRef = builder.objectRef<VmRow>('Vm');
 export const VolumeRef = builder.objectRef<VolumeRow>('Volume');
 export const JobRef = builder.objectRef<JobRow>('Job');
 export const EventRef = builder.objectRef<EventRow>('Event');
+export const DomainRef = builder.objectRef<DomainRow>('Domain');
+export const AccountRef = builder.objectRef<AccountRow>('Account');
+export const UserRef = builder.objectRef<UserRow>('User');
+export const RoleRef = builder.objectRef<RoleRow>('Role');
+export const ApiKeyRef = builder.objectRef<ApiKeyRow>('ApiKey');
 
 export const REF_OF = {
   zone: ZoneRef,
@@ -38,4 +48,9 @@ export const REF_OF = {
   vm: VmRef,
   volume: VolumeRef,
   job: JobRef,
+  domain: DomainRef,
+  account: AccountRef,
+  user: UserRef,
+  role: RoleRef,
+  api_key: ApiKeyRef,
 } as const satisfies Record<ResourceKind, unknown>;

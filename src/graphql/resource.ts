@@ -1,24 +1,27 @@
-import { may } from '../domain/authorize.ts';
+import { isKept, may, restsOn, rightsOf } from '../domain/authorize.ts';
 import type { WantedState } from '../domain/host-state.ts';
-import type { Verb } from '../domain/permission.ts';
+import { excess, rightsOfRole, type Verb } from '../domain/permission.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList } from './connection.ts';
-import type { WantedKind } from './context.ts';
+import type { GraphContext, WantedKind } from './context.ts';
 import { EventList } from './event.ts';
 import { idField } from './node.ts';
 import type { ZoneRow } from './rows.ts';
 
 export const WantedStateRef = builder.enumType('WantedState', {
-  description: 'What an operator wants of a zone, pod, cluster, host, storage, offering or template.',
+  description: 'What is wanted of something that may be switched off.',
   values: {
     ENABLED: { description: 'It takes what is new.' },
-    DISABLED: { description: 'It takes nothing new. What it has runs on.' },
+    DISABLED: {
+      description:
+        'It takes nothing new, and nobody of a disabled domain, account or user is let in. What it has runs on.',
+    },
   } as const,
 });
 
 const ResourceActionRef = builder.enumType('ResourceAction', {
-  description: 'What an operator can do with what exists.',
+  description: 'What can be done with what exists.',
   values: {
     ENABLE: { description: 'Let it take what is new.' },
     DISABLE: { description: 'Let it take nothing new.' },
@@ -39,11 +42,20 @@ const ACTIONS: Record<WantedState, ResourceAction[]> = {
   DISABLED: ['ENABLE', 'UPDATE', 'DELETE'],
 };
 
+/** What a role allows, and would be refused for this very object. */
+function isRefused({ actor, inventory }: GraphContext, kind: WantedKind, row: Named, action: ResourceAction): boolean {
+  const { id, role_id } = row;
+  if (kind === 'domain' && rightsOf(actor).reach === 'ACCOUNT') return true;
+  const role = role_id === undefined || actor.kind !== 'user' ? undefined : inventory.get('role', role_id);
+  if (role && excess(rightsOfRole(role), rightsOf(actor)).length > 0) return true;
+  return (action === 'DISABLE' || action === 'DELETE') && (isKept(kind, id) || restsOn(actor, { kind, id }));
+}
+
 /** Columns that every kind which operators arrange has. */
 type Named = Pick<
   ZoneRow,
   'id' | 'uid' | 'name' | 'generation' | 'created_at' | 'updated_at' | 'deleted_at' | 'wanted_state'
->;
+> & { role_id?: number };
 
 /** The fields that every kind which operators arrange has. */
 export function namedFields<P extends Named>(
@@ -60,7 +72,9 @@ export function namedFields<P extends Named>(
       description: 'What the caller can do with it now.',
       resolve: (row, _args, context) =>
         row.deleted_at === null
-          ? ACTIONS[row.wanted_state].filter((action) => may(context.actor, VERB_OF[action], kind))
+          ? ACTIONS[row.wanted_state].filter(
+              (action) => may(context.actor, VERB_OF[action], kind) && !isRefused(context, kind, row, action),
+            )
           : [],
     }),
     ...lifeFields(t),
@@ -72,7 +86,7 @@ export function namedFields<P extends Named>(
 }
 
 /** When it came, changed and went, and how often it was changed. */
-function lifeFields(t: PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, ZoneRow>) {
+export function lifeFields(t: PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, ZoneRow>) {
   return {
     generation: t.exposeInt('generation', {
       description: 'Grows with each change of what is wanted; for `expectedGeneration`.',

@@ -143,6 +143,22 @@ const COLUMNS = {
     'reason',
     'changes',
   ],
+  domain: [...NAMED, 'parent_id', 'path'],
+  account: [...NAMED, 'domain_id'],
+  user: [...NAMED, 'account_id', 'role_id'],
+  role: [...NAMED, 'reach', 'rules', 'built_in'],
+  api_key: [
+    'id',
+    'uid',
+    'user_id',
+    'account_id',
+    'role_id',
+    'name',
+    'expires_at',
+    'created_at',
+    'updated_at',
+    'deleted_at',
+  ],
 } as const satisfies { [T in ReadTable]: readonly (keyof Selectable<Database[T]>)[] };
 
 type ReadTable = ResourceKind | 'job_step' | 'event';
@@ -161,6 +177,11 @@ export type TemplateRow = Row<'template'>;
 export type VmRow = Row<'vm'>;
 export type VolumeRow = Row<'volume'>;
 export type EventRow = Row<'event'>;
+export type DomainRow = Row<'domain'>;
+export type AccountRow = Row<'account'>;
+export type UserRow = Row<'user'>;
+export type RoleRow = Row<'role'>;
+export type ApiKeyRow = Row<'api_key'>;
 /**
  * `live`: the progress that this job is shown with, where a subscription has fixed it; otherwise the host agent is asked.
  */

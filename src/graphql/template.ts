@@ -6,7 +6,7 @@ import { JobList } from './job.ts';
 import { loadersOf } from './loaders.ts';
 import { mutation, updateInput, wantedMutations } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
-import { JobRef, TemplateRef, ZoneRef } from './refs.ts';
+import { AccountRef, JobRef, TemplateRef, ZoneRef } from './refs.ts';
 import { namedFields, WantedStateRef } from './resource.ts';
 import { VmList } from './vm.ts';
 import { ImageFormatRef, VolumeList } from './volume.ts';
@@ -32,6 +32,13 @@ TemplateRef.implement({
       type: ZoneRef,
       description: 'Where it is kept.',
       resolve: (template, _args, context) => loadersOf(context).get('zone', template.zone_id),
+    }),
+    account: t.field({
+      type: AccountRef,
+      nullable: true,
+      description: 'Whose it is; null: everybody may use it, or the caller may not see who.',
+      resolve: (template, _args, context) =>
+        template.account_id === null ? null : loadersOf(context).find('account', template.account_id),
     }),
     state: t.expose('state', { type: TemplateStateRef, description: 'Whether VMs can be made from it.' }),
     stateReason: t.exposeString('state_reason', { nullable: true, description: 'Why it was refused.' }),
@@ -68,6 +75,7 @@ const TemplateFilterRef = builder.inputType('TemplateFilter', {
   description: 'Narrows a list of templates.',
   fields: (t) => ({
     zoneId: t.id({ description: 'Only templates of this zone.' }),
+    accountId: t.id({ description: 'Only templates of this account.' }),
     name: t.string({ description: 'Only templates of exactly this name.' }),
     namePrefix: t.string({ description: 'Only templates whose name begins so.' }),
     state: t.field({ type: [TemplateStateRef], description: 'Only templates in one of these states.' }),
@@ -84,6 +92,7 @@ export const TemplateList = list({
   orders: { NAME: { column: 'name', description: 'By name, byte by byte.' } },
   conditions: (filter, actor) => [
     ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
+    ...where.refersTo('account_id', 'account', filter.accountId, 'accountId', actor),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
     ...where.isOneOf('state', filter.state),

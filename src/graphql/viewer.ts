@@ -1,7 +1,13 @@
-import { type Actor, actorName } from '../domain/authorize.ts';
+import { type Actor, actorName, domainsOf, rightsOf, type UserActor } from '../domain/authorize.ts';
+import type { GuardedKind, Verb } from '../domain/permission.ts';
 import { builder } from './builder.ts';
+import type { GraphContext } from './context.ts';
+import { loadersOf } from './loaders.ts';
+import { PermissionRef, ReachRef } from './permission.ts';
+import { AccountRef, ApiKeyRef, DomainRef, UserRef } from './refs.ts';
 
 type Known = Exclude<Actor, { kind: 'anonymous' }>;
+const asUser = (actor: Known): UserActor | null => (actor.kind === 'user' ? actor : null);
 
 const ViewerKindRef = builder.enumType('ViewerKind', {
   description: 'What a caller is.',
@@ -17,8 +23,52 @@ const ViewerRef = builder.objectRef<Known>('Viewer').implement({
   fields: (t) => ({
     name: t.string({ description: 'As it stands in jobs and events.', resolve: actorName }),
     kind: t.expose('kind', { type: ViewerKindRef, description: 'What it is.' }),
+    user: t.field({
+      type: UserRef,
+      nullable: true,
+      description: 'Whom the token stands for; its role is one of what decides. Null for root.',
+      resolve: (viewer, _args, context) => find(context, 'user', asUser(viewer)?.userId),
+    }),
+    apiKey: t.field({
+      type: ApiKeyRef,
+      nullable: true,
+      description: 'The key that is used; its role is the other. Null for root.',
+      resolve: (viewer, _args, context) => find(context, 'api_key', asUser(viewer)?.keyId),
+    }),
+    account: t.field({
+      type: AccountRef,
+      nullable: true,
+      description: 'Whom it acts for. Null for root.',
+      resolve: (viewer, _args, context) => find(context, 'account', asUser(viewer)?.accountId),
+    }),
+    domain: t.field({
+      type: DomainRef,
+      nullable: true,
+      description: 'Where the account stands. Null for root.',
+      resolve: (viewer, _args, context) => {
+        const user = asUser(viewer);
+        return find(context, 'domain', user ? domainsOf(user.domainPath).at(-1) : undefined);
+      },
+    }),
+    reach: t.field({
+      type: ReachRef,
+      description: 'Whose things it may do this with: what the roles of user and key both reach.',
+      resolve: (viewer) => rightsOf(viewer).reach,
+    }),
+    permissions: t.field({
+      type: [PermissionRef],
+      description: 'All that it may do: what the roles of user and key both allow. What is not here is FORBIDDEN.',
+      resolve: (viewer) =>
+        [...rightsOf(viewer).permissions].map((permission) => {
+          const [verb, kind] = permission.split(' ') as [Verb, GuardedKind];
+          return { verb, kind };
+        }),
+    }),
   }),
 });
+
+const find = <K extends 'user' | 'api_key' | 'account' | 'domain'>(context: GraphContext, kind: K, id?: number) =>
+  id === undefined ? null : loadersOf(context).find(kind, id);
 
 builder.queryField('viewer', (t) =>
   t.field({

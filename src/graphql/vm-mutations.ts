@@ -3,6 +3,7 @@ import { idInput, mutation, updateInput } from './mutation.ts';
 mutation('createVm', 'vm', 'Creates a VM with a root volume made from a template, and starts it.', (t) => ({
   name: t.string({ required: true, description: 'As people call it: 1 to 255 characters.' }),
   description: t.string({ description: 'What it is for, at most 4,096 characters.' }),
+  accountId: t.id({ description: "Whose it is; the caller's own account unless told." }),
   zoneId: t.id({ required: true, description: 'Where it lives.' }),
   clusterId: t.id({ description: 'Only in this cluster.' }),
   hostId: t.id({ description: 'Only on this host, this first time.' }),

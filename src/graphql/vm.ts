@@ -11,7 +11,18 @@ import { EventList } from './event.ts';
 import { JobList } from './job.ts';
 import { loadersOf } from './loaders.ts';
 import { idField, lookUp, NodeRef } from './node.ts';
-import { ClusterRef, HostRef, JobRef, OfferingRef, PodRef, TemplateRef, VmRef, VolumeRef, ZoneRef } from './refs.ts';
+import {
+  AccountRef,
+  ClusterRef,
+  HostRef,
+  JobRef,
+  OfferingRef,
+  PodRef,
+  TemplateRef,
+  VmRef,
+  VolumeRef,
+  ZoneRef,
+} from './refs.ts';
 import { type JobRow, selected, type VmRow, type VolumeRow } from './rows.ts';
 import { ObservedVmStateRef, VmActionRef, VmStateRef } from './vm-enums.ts';
 
@@ -95,6 +106,12 @@ VmRef.implement({
       description: 'The host that it ran on last.',
       resolve: (vm, _args, context) =>
         vm.last_host_id === null ? null : loadersOf(context).find('host', vm.last_host_id),
+    }),
+    account: t.field({
+      type: AccountRef,
+      nullable: true,
+      description: 'Whose it is. Null for who may not see it.',
+      resolve: (vm, _args, context) => loadersOf(context).find('account', vm.account_id),
     }),
     offering: t.field({
       type: OfferingRef,
@@ -242,6 +259,7 @@ const VmFilterRef = builder.inputType('VmFilter', {
     state: t.field({ type: [VmStateRef], description: 'Only VMs in one of these states.' }),
     name: t.string({ description: 'Only VMs of exactly this name.' }),
     namePrefix: t.string({ description: 'Only VMs whose name begins so.' }),
+    accountId: t.id({ description: 'Only VMs of this account.' }),
     zoneId: t.id({ description: 'Only VMs in this zone.' }),
     podId: t.id({ description: 'Only VMs in this pod.' }),
     clusterId: t.id({ description: 'Only VMs in this cluster.' }),
@@ -262,6 +280,7 @@ export const VmList = list({
     ...where.isOneOf('state', filter.state),
     ...where.is('name', filter.name),
     ...where.startsWith('name', filter.namePrefix),
+    ...where.refersTo('account_id', 'account', filter.accountId, 'accountId', actor),
     ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
     ...where.refersTo('pod_id', 'pod', filter.podId, 'podId', actor),
     ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId', actor),

@@ -5,7 +5,7 @@ import { childList, list, rootList } from './connection.ts';
 import { EventList } from './event.ts';
 import { loadersOf } from './loaders.ts';
 import { idField, lookUp, NodeRef } from './node.ts';
-import { ClusterRef, PrimaryStorageRef, TemplateRef, VmRef, VolumeRef, ZoneRef } from './refs.ts';
+import { AccountRef, ClusterRef, PrimaryStorageRef, TemplateRef, VmRef, VolumeRef, ZoneRef } from './refs.ts';
 
 const STATE_DESCRIPTIONS: Record<VolumeState, string> = {
   CREATING: 'Its room is taken, its file is being made.',
@@ -74,6 +74,12 @@ VolumeRef.implement({
       description: 'The VM that has it.',
       resolve: (volume, _args, context) => (volume.vm_id === null ? null : loadersOf(context).find('vm', volume.vm_id)),
     }),
+    account: t.field({
+      type: AccountRef,
+      nullable: true,
+      description: 'Whose it is. Null for who may not see it.',
+      resolve: (volume, _args, context) => loadersOf(context).find('account', volume.account_id),
+    }),
     template: t.field({
       type: TemplateRef,
       nullable: true,
@@ -98,6 +104,7 @@ VolumeRef.implement({
 const VolumeFilterRef = builder.inputType('VolumeFilter', {
   description: 'Narrows a list of volumes.',
   fields: (t) => ({
+    accountId: t.id({ description: 'Only volumes of this account.' }),
     zoneId: t.id({ description: 'Only volumes in this zone.' }),
     clusterId: t.id({ description: 'Only volumes in this cluster.' }),
     primaryStorageId: t.id({ description: 'Only volumes on this storage.' }),
@@ -113,6 +120,7 @@ export const VolumeList = list({
   noun: 'Volume',
   filter: VolumeFilterRef,
   conditions: (filter, actor) => [
+    ...where.refersTo('account_id', 'account', filter.accountId, 'accountId', actor),
     ...where.refersTo('zone_id', 'zone', filter.zoneId, 'zoneId', actor),
     ...where.refersTo('cluster_id', 'cluster', filter.clusterId, 'clusterId', actor),
     ...where.refersTo('primary_storage_id', 'primary_storage', filter.primaryStorageId, 'primaryStorageId', actor),

@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events';
-import type { ExecutionResult } from 'graphql';
+import { type ExecutionResult, GraphQLError } from 'graphql';
 import { type Actor, actorName } from '../domain/authorize.ts';
+import type { RateLimit } from './allowance.ts';
 import type { Edge } from './edge.ts';
 import type { Operation } from './execute.ts';
 import { codeOfError, statusOfCode, timedOut } from './refusal.ts';
@@ -10,6 +11,16 @@ export interface Call {
   requestId: string;
   actor?: Actor;
   operation?: Operation;
+}
+
+/** What the actor has left when the operation is paid for, or why it can't be. Null: nobody counts. */
+export function spend(edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null {
+  try {
+    return edge.allowance.spend(actor, operation.cost ?? 1);
+  } catch (error) {
+    if (error instanceof GraphQLError) return error;
+    throw error;
+  }
 }
 
 /**
@@ -22,6 +33,8 @@ export async function runBounded(
   { requestId, actor }: { requestId: string; actor: Actor },
   caller: EventEmitter,
 ): Promise<ExecutionResult> {
+  const rate = spend(edge, actor, operation);
+  if (rate instanceof GraphQLError) return { errors: [rate] };
   const { requestMs } = edge.limits;
   const stop = new AbortController();
   const late = Promise.withResolvers<ExecutionResult>();
@@ -34,7 +47,8 @@ export async function runBounded(
   caller.once('close', gone);
   try {
     const context = edge.contextFor(actor, requestId, stop.signal);
-    return await Promise.race([edge.pipeline.execute(operation, context, requestId), late.promise]);
+    const result = await Promise.race([edge.pipeline.execute(operation, context, requestId), late.promise]);
+    return rate ? { ...result, extensions: { ...result.extensions, rateLimit: rate } } : result;
   } finally {
     clearTimeout(timer);
     caller.off('close', gone);

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Logger } from 'pino';
 import type { Actor } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
+import type { Allowance } from './allowance.ts';
 import type { Pipeline } from './execute.ts';
 import type { Limits } from './limits.ts';
 import type { EdgeMetrics } from './metrics.ts';
@@ -17,6 +18,7 @@ export interface Edge {
   authenticate: Authenticate;
   /** A new context for each operation and each event of a subscription: its loaders remember what they read. */
   contextFor(actor: Actor, requestId: string, signal: AbortSignal): object;
+  allowance: Allowance;
   sessions: Sessions;
   metrics: EdgeMetrics;
   log: Logger;

@@ -7,7 +7,7 @@ import { type Edge, headerToken, identify } from './edge.ts';
 import { type GraphQLParams, readParams } from './execute.ts';
 import { acceptedType, isJson, type MediaType } from './media-type.ts';
 import { corsHeaders, isAllowedOrigin } from './origin.ts';
-import { malformed, Refusal } from './refusal.ts';
+import { malformed, Refusal, retryAfter } from './refusal.ts';
 import type { YogaHandler } from './yoga.ts';
 
 /** What goes out: the body's text is JSON. */
@@ -109,7 +109,7 @@ function send(
       'content-type': `${mediaType === 'text/event-stream' ? 'application/json' : mediaType}; charset=utf-8`,
       'content-length': Buffer.byteLength(text),
       'cache-control': 'no-store',
-      ...(status === 503 ? { 'retry-after': '1' } : {}),
+      ...retryAfter(status, result.errors),
       ...headers,
       ...cors,
     })

@@ -36,6 +36,8 @@ export interface Limits {
   variableValues: number;
   variableDepth: number;
   cost: number;
+  /** What one user may ask for in a minute, in the units of `cost`. */
+  costPerMinute: number;
   /** Of a request, from its last byte to its answer. */
   requestMs: number;
   /** Of the look-up of a token. */
@@ -45,6 +47,8 @@ export interface Limits {
   /** A WebSocket has to say who it is within this time. */
   connectionInitMs: number;
   sockets: number;
+  /** What one user may have open. */
+  socketsPerUser: number;
   operationsPerSocket: number;
   /** What a socket may have waiting to be sent before it is closed. */
   bufferedBytes: number;
@@ -74,11 +78,13 @@ export const DEFAULT_LIMITS: Limits = {
   variableValues: 10_000,
   variableDepth: 20,
   cost: 100_000,
+  costPerMinute: 3_000_000,
   requestMs: 30_000,
   authenticateMs: 4_000,
   rememberTokenMs: 5_000,
   connectionInitMs: 5_000,
   sockets: 10_000,
+  socketsPerUser: 50,
   operationsPerSocket: 100,
   bufferedBytes: 1024 * 1024,
   coalesceBytes: 256 * 1024,

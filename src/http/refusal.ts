@@ -8,6 +8,8 @@ export type ToGraphQLError = (error: unknown, requestId: string) => GraphQLError
 const STATUS: Partial<Record<ErrorCode, number>> = {
   UNAUTHENTICATED: 401,
   NOT_FOUND: 404,
+  FORBIDDEN: 403,
+  RATE_LIMITED: 429,
   UNAVAILABLE: 503,
   TIMEOUT: 504,
   INTERNAL: 500,
@@ -15,6 +17,14 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
 
 export const codeOfError = (error: GraphQLError): ErrorCode | null =>
   (error.extensions['code'] as ErrorCode | undefined) ?? null;
+
+/** When to come again, for statuses that say so. */
+export function retryAfter(status: number, errors: readonly GraphQLError[] | undefined): Record<string, string> {
+  if (status === 503) return { 'retry-after': '1' };
+  if (status !== 429) return {};
+  const ms = Number(errors?.[0]?.extensions['retryAfterMs'] ?? 1_000);
+  return { 'retry-after': String(Math.ceil(ms / 1000)) };
+}
 
 /** The HTTP status of a request that was not executed. */
 export const statusOfCode = (code: ErrorCode | null): number => (code ? STATUS[code] : undefined) ?? 400;

@@ -5,6 +5,7 @@ import type { GraphQLSchema } from 'graphql';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Actor } from '../domain/authorize.ts';
+import { Allowance } from './allowance.ts';
 import { type Call, callFields } from './call.ts';
 import type { Edge } from './edge.ts';
 import { type CostOf, Pipeline } from './execute.ts';
@@ -126,6 +127,7 @@ function edgeOf(options: HttpOptions, limits: Limits, remembered: Authenticate):
     origins: options.origins ?? [],
     authenticate: remembered,
     contextFor: options.contextFor,
+    allowance: new Allowance(limits.costPerMinute),
     sessions: new Sessions(authenticate, limits, log),
     metrics: edgeMetrics(options.metrics),
     log,
@@ -149,6 +151,14 @@ function keeperOf(
   const protocol = programProtocol(pipeline, limits, contextFor, log);
   return new SocketKeeper<ProgramExtra>({ path, maxPayload: limits.hostMessageBytes, protocol, limits, metrics, log });
 }
+
+/** For everything that is not a page of our own, which says for itself what it may load. */
+const SECURITY_HEADERS = {
+  'x-content-type-options': 'nosniff',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+};
 
 const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/'];
 
@@ -177,7 +187,7 @@ function requestListener(
     const call: Call = { requestId: requestIdOf(request) };
     const path = pathOf(request);
     response.setHeader('x-request-id', call.requestId);
-    response.setHeader('x-content-type-options', 'nosniff');
+    for (const [name, value] of Object.entries(SECURITY_HEADERS)) response.setHeader(name, value);
     response.once('close', () => {
       tell(edge, call, path, request, response, performance.now() - began);
       // While closing, a connection ends with its answer instead of staying for the next request.

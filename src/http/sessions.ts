@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { Actor } from '../domain/authorize.ts';
+import { type Actor, actorKey } from '../domain/authorize.ts';
 import type { Limits } from './limits.ts';
 
 /** Something that stays open in an actor's name: a WebSocket or an event stream. */
@@ -37,6 +37,14 @@ export class Sessions {
   add(session: Session): () => void {
     this.#open.add(session);
     return () => this.#open.delete(session);
+  }
+
+  /** How many a user has open, with whatever keys; 0 for whom nobody counts. */
+  openOf(actor: Actor): number {
+    if (actor.kind !== 'user') return 0;
+    let open = 0;
+    for (const session of this.#open) if (actorKey(session.actor) === actorKey(actor)) open++;
+    return open;
   }
 
   /** Resolves when every token was looked up once more. */

@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http';
-import type { ExecutionArgs, ExecutionResult, GraphQLError } from 'graphql';
+import { type ExecutionArgs, type ExecutionResult, GraphQLError } from 'graphql';
 import { type Context, makeServer, type Server } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import type { Actor } from '../domain/authorize.ts';
-import { callFields, runBounded } from './call.ts';
+import { callFields, runBounded, spend } from './call.ts';
 import { bearerToken, type Edge, headerToken, identify } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
@@ -50,6 +50,10 @@ async function connect(edge: Edge, { connectionParams, extra }: ClientContext): 
     return false;
   }
   if (socket.readyState !== WebSocket.OPEN) return false;
+  if (edge.sessions.openOf(extra.actor) >= edge.limits.socketsPerUser) {
+    socket.close(CLOSE.tryAgainLater, `You have ${edge.limits.socketsPerUser} connections open`);
+    return false;
+  }
   const forget = edge.sessions.add({
     token: token!,
     actor: extra.actor,
@@ -109,6 +113,8 @@ async function subscribe(
 ): Promise<AsyncIterableIterator<ExecutionResult> | ExecutionResult> {
   const { operation, call, extra, id } = args;
   edge.log.info(callFields({ ...call, operation }), 'subscription over websocket');
+  const rate = spend(edge, call.actor, operation);
+  if (rate instanceof GraphQLError) return { errors: [rate] };
   const shareable = fanOut.shareable(operation);
   if (shareable) return await fanOut.join(operation, shareable, call, extra.socket, id);
   const { pipeline, metrics, contextFor } = edge;

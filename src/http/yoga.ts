@@ -2,12 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ExecutionResult, GraphQLError } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../domain/authorize.ts';
-import { type Call, runBounded, statusOfResult } from './call.ts';
+import { type Call, runBounded, spend, statusOfResult } from './call.ts';
 import { type Edge, headerToken } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
 import type { MediaType } from './media-type.ts';
-import { malformed, Refusal } from './refusal.ts';
+import { malformed, Refusal, retryAfter } from './refusal.ts';
 
 /** What is known of a request before Yoga reads it. */
 interface Admitted {
@@ -77,7 +77,7 @@ const withHttp = (result: ExecutionResult, status: number, headers: Record<strin
   ...result,
   extensions: {
     ...result.extensions,
-    http: { status, headers: { ...headers, ...(status === 503 ? { 'retry-after': '1' } : {}) } },
+    http: { status, headers: { ...headers, ...retryAfter(status, result.errors) } },
   },
 });
 
@@ -92,6 +92,8 @@ async function streamOf(
     throw malformed('A subscription goes over WebSocket, or with `accept: text/event-stream`.');
   const { pipeline, sessions, metrics, log } = edge;
   const stop = new AbortController();
+  const rate = spend(edge, actor, operation);
+  if (rate instanceof GraphQLError) return withHttp({ errors: [rate] }, statusOfResult({ errors: [rate] }), {});
   const context = (): object => edge.contextFor(actor, call.requestId, stop.signal);
   const source = await pipeline.open(operation, context(), call.requestId);
   if (!(Symbol.asyncIterator in source)) return withHttp(source, statusOfResult(source), {});

@@ -1,34 +1,26 @@
-import { createHash, randomBytes } from 'node:crypto';
 import { emptyTransition, hold, insert } from '../db/transition.ts';
 import type { Actor } from '../domain/authorize.ts';
-import type { UserErrorData } from '../domain/errors.ts';
-import type { OpsContext, Payload } from './context.ts';
+import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
 import { find, switches, update } from './named-resource.ts';
+import { type TokenPayload, toldOnce } from './told-once.ts';
 
 const EXPIRES_IN_MS = 3_600_000;
 
-export interface JoinTokenPayload extends Payload {
-  /** Shown this once; only its hash is kept. */
-  token: string | null;
+export interface JoinTokenPayload extends TokenPayload {
   expiresAt: Date | null;
 }
 
-/**
- * A secret with which so many hosts may join a cluster until it expires. Repeated with its key it makes no second one, and
- * cannot tell the first again: only its hash is kept.
- */
+/** A secret with which so many hosts may join a cluster until it expires. */
 export async function createHostJoinToken(context: OpsContext, actor: Actor, raw: unknown): Promise<JoinTokenPayload> {
-  // A prefix, so that it never begins with a dash, which a command line takes for an option.
-  const token = `vgj_${randomBytes(32).toString('base64url')}`;
   let expiresAt: Date | null = null;
-  let made = false;
-  const make = mutation(
+  const make = toldOnce(
     'createHostJoinToken',
+    'vgj',
     { verb: 'create', kind: 'host' },
     INPUTS.createHostJoinToken,
-    async (_context, input, asker) => {
+    async (_context, input, asker, hash) => {
       const cluster = await find(context, 'cluster', input.clusterId, ['clusterId'], asker.actor);
       expiresAt = new Date(Date.now() + (input.expiresInMs ?? EXPIRES_IN_MS));
       const hosts = input.maxHosts ?? 1;
@@ -36,9 +28,6 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
         kind: 'write',
         id: cluster.id,
         jobId: null,
-        settle: (written) => {
-          made = written;
-        },
         transition: {
           ...emptyTransition(),
           writes: [
@@ -46,7 +35,7 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
             insert('host_join_token', {
               id: await context.ids.take(),
               cluster_id: cluster.id,
-              token_hash: createHash('sha256').update(token).digest(),
+              token_hash: hash,
               hosts_max: hosts,
               expires_at: expiresAt,
             }),
@@ -68,16 +57,8 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
     },
   );
   const payload = await make(context, actor, raw);
-  if (made) return { ...payload, token, expiresAt };
-  const errors = payload.errors.length > 0 ? payload.errors : [TOLD_BEFORE];
-  return { id: null, jobId: null, errors, token: null, expiresAt: null };
+  return { ...payload, expiresAt: payload.token === null ? null : expiresAt };
 }
-
-const TOLD_BEFORE: UserErrorData = {
-  code: 'ALREADY_EXISTS',
-  message: 'This key has made a token already, and it was shown then. Use another key for another token.',
-  path: ['idempotencyKey'],
-};
 
 export const updateHost = mutation(
   'updateHost',

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 import { hasControlCharacters, nameProblem } from '../domain/name.ts';
+import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
 
 /**
  * What each mutation takes beyond what GraphQL's types already check. `null` and absent mean the same: not given.
@@ -50,6 +51,17 @@ const vcpus = count(1, 256, ' vCPUs');
 const memoryMib = count(64, 4_194_304, ' MiB');
 const diskGib = count(1, 65_536, ' GiB');
 
+const YEARS = 31_536_000_000;
+const rules = z
+  .array(
+    z.object({
+      effect: z.enum(['ALLOW', 'DENY']),
+      verb: z.enum([...VERBS, '*']),
+      kind: z.enum([...GUARDED_KINDS, '*']),
+    }),
+  )
+  .max(200, 'At most 200 rules.');
+
 export const INPUTS = {
   createZone: only({ name }),
   updateZone: update('zone', { name: name.nullish() }),
@@ -87,9 +99,28 @@ export const INPUTS = {
   registerTemplate: only({ zoneId: idOf('zone'), name, fileName, format: z.enum(['QCOW2', 'RAW']) }),
   updateTemplate: update('template', { name: name.nullish() }),
 
+  createDomain: only({ parentId: idOf('domain'), name }),
+  updateDomain: update('domain', { name: name.nullish() }),
+  createAccount: only({ domainId: idOf('domain'), name }),
+  updateAccount: update('account', { name: name.nullish() }),
+  createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
+  updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),
+  createApiKey: only({
+    userId: idOf('user'),
+    name,
+    roleId: idOf('role').nullish(),
+    expiresInMs: count(1_000, 10 * YEARS, ' ms').nullish(),
+  }),
+  revokeApiKey: byId('api_key'),
+  createRole: only({ name, reach: z.enum(REACHES), rules }),
+  updateRole: update('role', { name: name.nullish(), reach: z.enum(REACHES).nullish(), rules: rules.nullish() }),
+  deleteRole: byId('role'),
+
   createVm: only({
     name,
     description: text(4096).nullish(),
+    /** The caller's own unless told. */
+    accountId: idOf('account').nullish(),
     zoneId: idOf('zone'),
     clusterId: idOf('cluster').nullish(),
     hostId: idOf('host').nullish(),

@@ -26,7 +26,7 @@ export interface Asker {
   reason: string | null;
 }
 
-interface Base {
+export interface Base {
   idempotencyKey?: string | null | undefined;
   reason?: string | null | undefined;
 }

@@ -1,4 +1,4 @@
-import type { Insertable, Kysely } from 'kysely';
+import type { Insertable, Kysely, Selectable } from 'kysely';
 import { newUid } from '../db/ids.ts';
 import type { Database } from '../db/tables.ts';
 import {
@@ -8,6 +8,7 @@ import {
   emptyTransition,
   type Hold,
   insert,
+  type NewEvent,
   now,
   patch,
   plus,
@@ -15,24 +16,38 @@ import {
   type Write,
 } from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
-import type { Actor } from '../domain/authorize.ts';
+import { type Actor, ownerOf } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
+import type { WantedState } from '../domain/host-state.ts';
 import { decodeIdOf } from '../domain/ids.ts';
-import type { FieldChange, TargetKind } from '../domain/kinds.ts';
+import type { FieldChange } from '../domain/kinds.ts';
 import type { OpsContext } from './context.ts';
 import { byId } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 
-/** The kinds that operators name, switch and delete in the same way. */
-export type NamedKind = 'zone' | 'pod' | 'cluster' | 'host' | 'primary_storage' | 'offering' | 'template';
-
+/** The kinds that are named, switched and deleted in the same way. */
+export type NamedKind =
+  | 'zone'
+  | 'pod'
+  | 'cluster'
+  | 'host'
+  | 'primary_storage'
+  | 'offering'
+  | 'template'
+  | 'domain'
+  | 'account'
+  | 'user'
+  | 'role';
+/** Columns that all of them have. */
 interface NamedRow {
   id: number;
   uid: Buffer;
   name: string;
-  wanted_state: 'ENABLED' | 'DISABLED';
+  wanted_state: WantedState;
   generation: number;
+  account_id?: number | null;
 }
+type RowOf<K extends NamedKind> = NamedRow & Selectable<Database[K]>;
 
 /** What must be gone before a resource may be: where it is kept, and what people call it. */
 interface Inside {
@@ -55,6 +70,10 @@ export const NOUN: Record<NamedKind, string> = {
   primary_storage: 'primary storage',
   offering: 'offering',
   template: 'template',
+  domain: 'domain',
+  account: 'account',
+  user: 'user',
+  role: 'role',
 };
 
 const INSIDE: Record<NamedKind, Inside[]> = {
@@ -69,6 +88,16 @@ const INSIDE: Record<NamedKind, Inside[]> = {
   primary_storage: [inside('volume', 'primary_storage_id', 'volume')],
   offering: [inside('vm', 'offering_id', 'VM')],
   template: [inside('vm', 'template_id', 'VM')],
+  domain: [inside('domain', 'parent_id', 'domain'), inside('account', 'domain_id', 'account')],
+  account: [
+    inside('user', 'account_id', 'user'),
+    inside('vm', 'account_id', 'VM'),
+    inside('volume', 'account_id', 'volume'),
+    inside('template', 'account_id', 'template'),
+  ],
+  // Its keys go with it.
+  user: [],
+  role: [inside('user', 'role_id', 'user'), inside('api_key', 'role_id', 'API key')],
 };
 
 const NAMES_SHOWN = 5;
@@ -84,29 +113,56 @@ export async function find<K extends NamedKind>(
   id: string,
   path: string[],
   actor: Actor,
-): Promise<NamedRow> {
+): Promise<RowOf<K>> {
   const uid = decodeIdOf(kind, id);
   const row =
     uid &&
     (await context.db
       .selectFrom(kind as 'zone')
-      .select(['id', 'uid', 'name', 'wanted_state', 'generation'])
+      .selectAll()
       .where('uid', '=', uid)
       .where('deleted_at', 'is', null)
       .where(visible(actor, kind))
       .executeTakeFirst());
   if (!row) throw notFound(NOUN[kind], path);
-  return row;
+  return row as unknown as RowOf<K>;
+}
+
+/** What is written beside the row itself. */
+interface Also {
+  writes: Write[];
+  changes: Change[];
+}
+const NOTHING_ELSE: Also = { writes: [], changes: [] };
+
+/** Tells what was done; to those of the account too that it was done to. A domain is of nobody's: to whoever did it. */
+function told(
+  kind: NamedKind,
+  row: { id: number; account_id?: number | null },
+  what: string,
+  asker: Asker,
+  changes: FieldChange[],
+): NewEvent {
+  const own = kind === 'domain' && asker.actor.kind === 'user' ? asker.actor.accountId : null;
+  return {
+    type: `${kind}.${what}`,
+    subject: { kind, id: row.id },
+    accountId: own ?? ownerOf(kind, row),
+    jobId: null,
+    actor: asker.name,
+    reason: asker.reason,
+    changes,
+  };
 }
 
 /** A change of some columns, with the event that tells before and after. */
-export function changed(
-  kind: NamedKind,
-  row: NamedRow,
+export function changed<K extends NamedKind>(
+  kind: K,
+  row: RowOf<K>,
   asker: Asker,
   set: Record<string, unknown>,
   changes: FieldChange[],
-  also: { writes: Write[]; changes: Change[] } = { writes: [], changes: [] },
+  also = NOTHING_ELSE,
 ): Decision {
   return {
     kind: 'write',
@@ -115,56 +171,40 @@ export function changed(
     transition: {
       ...emptyTransition(),
       writes: [
-        patch(kind, row.id, { generation: row.generation, deleted_at: null }, {
+        patch(kind as 'zone', row.id, { generation: row.generation, deleted_at: null }, {
           ...set,
           generation: plus(1),
         } as Settable<'zone'>),
         ...also.writes,
       ],
       changes: [{ kind, id: row.id }, ...also.changes],
-      events: [
-        {
-          type: `${kind}.updated`,
-          subject: { kind: kind as TargetKind, id: row.id },
-          jobId: null,
-          actor: asker.name,
-          reason: asker.reason,
-          changes,
-        },
-      ],
+      events: [told(kind, row, 'updated', asker, changes)],
     },
   };
 }
 
-type CreatedKind = 'zone' | 'pod' | 'cluster' | 'primary_storage' | 'offering';
+type CreatedKind = Exclude<NamedKind, 'host' | 'template'>;
 
 /** A new row with its ids, under parents that must live until it is committed, and the event that tells of it. */
 export async function create<K extends CreatedKind>(
   context: OpsContext,
   kind: K,
   asker: Asker,
-  columns: Omit<Insertable<Database[K]>, 'id' | 'uid'> & { name: string },
+  columns: Omit<Insertable<Database[K]>, 'id' | 'uid'> & { id?: number; name: string },
   parents: Hold[] = [],
 ): Promise<Decision> {
-  const id = await context.ids.take();
-  const row = { id, uid: newUid(), ...columns } as unknown as Insertable<Database[K]>;
+  const id = columns.id ?? (await context.ids.take());
+  const row = { id, uid: newUid(), ...columns };
   return {
     kind: 'write',
     id,
     jobId: null,
     transition: {
       ...emptyTransition(),
-      writes: [...parents, insert(kind, row)],
+      writes: [...parents, insert(kind as 'zone', row as never)],
       changes: [{ kind, id }],
       events: [
-        {
-          type: `${kind}.created`,
-          subject: { kind, id },
-          jobId: null,
-          actor: asker.name,
-          reason: asker.reason,
-          changes: [{ field: 'name', before: null, after: columns.name }],
-        },
+        told(kind, { ...columns, id }, 'created', asker, [{ field: 'name', before: null, after: columns.name }]),
       ],
     },
   };
@@ -187,15 +227,15 @@ interface UpdateInput {
 }
 
 /** What every update does: the name, and what a kind adds. */
-export async function update<I extends UpdateInput>(
+export async function update<K extends NamedKind, I extends UpdateInput>(
   context: OpsContext,
-  kind: NamedKind,
+  kind: K,
   input: I,
   asker: Asker,
-  more: (row: NamedRow) => Promise<{
+  more: (row: RowOf<K>) => Promise<{
     set: Record<string, unknown>;
     changes: FieldChange[];
-    also?: { writes: Write[]; changes: Change[] };
+    also?: Also;
   }> = async () => ({
     set: {},
     changes: [],
@@ -211,19 +251,32 @@ export async function update<I extends UpdateInput>(
   return changes.length === 0 ? { kind: 'already', id: row.id } : changed(kind, row, asker, set, changes, also);
 }
 
-const switchTo = (kind: NamedKind, name: string, wanted: 'ENABLED' | 'DISABLED') =>
+export type Wanted = WantedState | 'DELETED';
+
+/** What some kinds have beyond the rest. */
+interface Extras<K extends NamedKind> {
+  /** Refuses what the role alone would not. @throws VirtgraphError */
+  guard?: (context: OpsContext, row: RowOf<K>, asker: Asker, wanted: Wanted) => Promise<void> | void;
+  /** What goes with what is deleted. */
+  along?: (context: OpsContext, row: RowOf<K>) => Promise<Also>;
+}
+
+const switchTo = <K extends NamedKind>(kind: K, name: string, wanted: WantedState, { guard }: Extras<K>) =>
   mutation(name, { verb: 'update', kind }, byId(kind), async (context, input, asker) => {
     const row = await find(context, kind, input.id, ['id'], asker.actor);
+    await guard?.(context, row, asker, wanted);
     if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
     return changed(kind, row, asker, { wanted_state: wanted }, [
       { field: 'wantedState', before: row.wanted_state, after: wanted },
     ]);
   });
 
-const remove = (kind: NamedKind, name: string) =>
+export const remove = <K extends NamedKind>(kind: K, name: string, { guard, along }: Extras<K> = {}) =>
   mutation(name, { verb: 'delete', kind }, byId(kind), async (context, input, asker) => {
     const row = await find(context, kind, input.id, ['id'], asker.actor);
+    await guard?.(context, row, asker, 'DELETED');
     await mustBeEmpty(context.db, kind, row);
+    const also = (await along?.(context, row)) ?? NOTHING_ELSE;
     return {
       kind: 'write',
       id: row.id,
@@ -231,20 +284,14 @@ const remove = (kind: NamedKind, name: string) =>
       transition: {
         ...emptyTransition(),
         writes: [
-          patch(kind, row.id, { deleted_at: null }, { deleted_at: now } as Settable<'zone'>),
+          patch(kind as 'zone', row.id, { generation: row.generation, deleted_at: null }, {
+            deleted_at: now,
+          } as Settable<'zone'>),
           ...INSIDE[kind].map(({ table, column }) => absent(table, column, row.id)),
+          ...also.writes,
         ],
-        changes: [{ kind, id: row.id }],
-        events: [
-          {
-            type: `${kind}.deleted`,
-            subject: { kind: kind as TargetKind, id: row.id },
-            jobId: null,
-            actor: asker.name,
-            reason: asker.reason,
-            changes: [{ field: 'name', before: row.name, after: null }],
-          },
-        ],
+        changes: [{ kind, id: row.id }, ...also.changes],
+        events: [told(kind, row, 'deleted', asker, [{ field: 'name', before: row.name, after: null }])],
       },
     };
   });
@@ -253,7 +300,7 @@ const remove = (kind: NamedKind, name: string) =>
 const ENUMERATION = new Intl.ListFormat('en-GB');
 
 /** Says what is in the way. The guard in the transaction decides; this is for people. */
-async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: NamedRow): Promise<void> {
+async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: { id: number; name: string }): Promise<void> {
   const found: string[] = [];
   for (const { table, column, noun } of INSIDE[kind]) {
     const query = db
@@ -275,8 +322,8 @@ async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: NamedRow)
 }
 
 /** enable, disable and delete of one kind, by the names of their mutations. */
-export const switches = (kind: NamedKind, noun: string) => ({
-  enable: switchTo(kind, `enable${noun}`, 'ENABLED'),
-  disable: switchTo(kind, `disable${noun}`, 'DISABLED'),
-  remove: remove(kind, `delete${noun}`),
+export const switches = <K extends NamedKind>(kind: K, noun: string, extras: Extras<K> = {}) => ({
+  enable: switchTo(kind, `enable${noun}`, 'ENABLED', extras),
+  disable: switchTo(kind, `disable${noun}`, 'DISABLED', extras),
+  remove: remove(kind, `delete${noun}`, extras),
 });

@@ -1,14 +1,20 @@
 import type { Actor } from '../domain/authorize.ts';
 import type { PlacementVerdict } from '../domain/placement.ts';
+import { accountSwitches, createAccount, updateAccount } from './account.ts';
+import { createApiKey, revokeApiKey } from './api-key.ts';
 import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
 import type { OpsContext, Payload } from './context.ts';
+import { createDomain, domainSwitches, updateDomain } from './domain.ts';
 import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
 import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
 import { createPod, podSwitches, updatePod } from './pod.ts';
 import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
+import { createRole, deleteRole, updateRole } from './role.ts';
 import { registerTemplate, templateSwitches, updateTemplate } from './template.ts';
+import type { TokenPayload } from './told-once.ts';
+import { createUser, updateUser, userSwitches } from './user.ts';
 import {
   destroyVm,
   expungeVm,
@@ -60,6 +66,25 @@ const MUTATIONS = {
   enableTemplate: templateSwitches.enable,
   disableTemplate: templateSwitches.disable,
   deleteTemplate: templateSwitches.remove,
+  createDomain,
+  updateDomain,
+  enableDomain: domainSwitches.enable,
+  disableDomain: domainSwitches.disable,
+  deleteDomain: domainSwitches.remove,
+  createAccount,
+  updateAccount,
+  enableAccount: accountSwitches.enable,
+  disableAccount: accountSwitches.disable,
+  deleteAccount: accountSwitches.remove,
+  createUser,
+  updateUser,
+  enableUser: userSwitches.enable,
+  disableUser: userSwitches.disable,
+  deleteUser: userSwitches.remove,
+  revokeApiKey,
+  createRole,
+  updateRole,
+  deleteRole,
   createVm,
   updateVm,
   startVm,
@@ -81,6 +106,7 @@ type Run = (actor: Actor, input: unknown) => Promise<Payload>;
 
 export type Ops = Record<MutationName, Run> & {
   createHostJoinToken: (actor: Actor, input: unknown) => Promise<JoinTokenPayload>;
+  createApiKey: (actor: Actor, input: unknown) => Promise<TokenPayload>;
   explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
 };
 
@@ -93,6 +119,7 @@ export function bindOps(context: OpsContext): Ops {
   return {
     ...(Object.fromEntries(bound) as Record<MutationName, Run>),
     createHostJoinToken: (actor, input) => createHostJoinToken(context, actor, input),
+    createApiKey: (actor, input) => createApiKey(context, actor, input),
     explainPlacement: (actor, input) => explainPlacement(context, actor, input),
   };
 }

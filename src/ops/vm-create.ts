@@ -1,8 +1,8 @@
 import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
 import type { Offering, Template, Vm } from '../db/tables.ts';
-import { holdEnabled } from '../db/transition.ts';
-import { type Actor, authorize, OPERATOR_ACCOUNT, sees } from '../domain/authorize.ts';
+import { type Hold, holdEnabled } from '../db/transition.ts';
+import { type Actor, authorize, domainsOf, OPERATOR_ACCOUNT, sees } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
 import type { PlacementRequest, PlacementVerdict } from '../domain/placement.ts';
@@ -39,7 +39,10 @@ export const createVm = mutation(
     return planCreate(context, {
       vmId: await context.ids.take(),
       vmUid: newUid(),
-      accountId: asker.actor.kind === 'user' ? asker.actor.accountId : OPERATOR_ACCOUNT,
+      accountId:
+        input.accountId == null
+          ? ownAccount(asker.actor)
+          : known(inventory, 'account', input.accountId, 'accountId', asker.actor).id,
       epoch: 1,
       zoneId: zone.id,
       ...wantedPlace(inventory, input, asker.actor),
@@ -56,6 +59,8 @@ export const createVm = mutation(
     });
   },
 );
+
+const ownAccount = (actor: Actor): number => (actor.kind === 'user' ? actor.accountId : OPERATOR_ACCOUNT);
 
 /** A failed create once more, on the row that is there. */
 export function createAgain(
@@ -119,6 +124,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   const { inventory, ids } = context;
   const { offering, template } = wish;
   const bytes = rootBytes(offering, template);
+  const owners = openOwners(inventory, wish.accountId);
   // A VM that is not started takes room for its disk alone.
   const room = wish.start ? { vcpus: offering.vcpus, memoryMib: offering.memory_mib } : { vcpus: 0, memoryMib: 0 };
   const [volumeId, jobId] = [await ids.take(), await ids.take()];
@@ -190,6 +196,7 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   };
   const transition = begin(workflow, job, createContext);
   const parents = [
+    ...owners,
     holdEnabled('zone', wish.zoneId),
     holdEnabled('offering', offering.id),
     holdEnabled('template', template.id),
@@ -258,7 +265,25 @@ function readyTemplate(inventory: Inventory, id: string, zoneId: number, actor: 
   });
 }
 
-function known<K extends 'zone' | 'cluster' | 'host' | 'offering' | 'template'>(
+/**
+ * The account and every domain above it, to be held: nothing new is made in what is disabled or deleted meanwhile.
+ *
+ * @throws VirtgraphError NOT_FOUND, INVALID_STATE
+ */
+function openOwners(inventory: Inventory, accountId: number): Hold[] {
+  const account = inventory.get('account', accountId);
+  const path = inventory.domainPathOf(accountId);
+  if (!account || account.deleted_at !== null || path === undefined) throw notFound(NOUN.account, ['accountId']);
+  mustBeEnabled(account, NOUN.account, 'accountId');
+  const domains = domainsOf(path);
+  for (const id of domains) {
+    const domain = inventory.get('domain', id);
+    if (domain) mustBeEnabled(domain, NOUN.domain, 'accountId');
+  }
+  return [...domains.map((id) => holdEnabled('domain', id)), holdEnabled('account', accountId)];
+}
+
+function known<K extends 'account' | 'zone' | 'cluster' | 'host' | 'offering' | 'template'>(
   inventory: Inventory,
   kind: K,
   id: string,

@@ -100,6 +100,17 @@ suite('What is around the graph', () => {
     }
   });
 
+  test('everything that is no page of ours may load nothing, be framed by no one and be read by no other site', async () => {
+    await using edge = await startEdge();
+    for (const path of ['/healthz', '/metrics', '/nowhere', '/graphql']) {
+      const { headers } = await get(`${edge.server.url}${path}`);
+      assert.equal(headers['content-security-policy'], "default-src 'none'; frame-ancestors 'none'", path);
+      assert.equal(headers['x-content-type-options'], 'nosniff', path);
+      assert.equal(headers['referrer-policy'], 'no-referrer', path);
+      assert.equal(headers['cross-origin-resource-policy'], 'same-origin', path);
+    }
+  });
+
   test('health says that the process lives, readiness what is missing', async () => {
     await using edge = await startEdge();
     const ready = async (): Promise<[number, unknown]> => {

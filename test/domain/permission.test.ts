@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   BUILT_IN_RULES,
+  both,
   excess,
   GUARDED_KINDS,
   narrower,
   permissionsOf,
   permits,
+  type Reach,
+  type Rights,
   type Rule,
   VERBS,
 } from '../../src/domain/permission.ts';
@@ -32,14 +35,24 @@ describe('rules', () => {
 });
 
 describe('what is granted', () => {
-  const user = { reach: 'ACCOUNT' as const, rules: BUILT_IN_RULES[3]! };
-  const admin = { reach: 'DOMAIN' as const, rules: BUILT_IN_RULES[2]! };
+  const rights = (reach: Reach, rules: readonly Rule[]): Rights => ({ reach, permissions: permissionsOf(rules) });
+  const user = rights('ACCOUNT', BUILT_IN_RULES[3]!);
+  const admin = rights('DOMAIN', BUILT_IN_RULES[2]!);
 
   it('cannot exceed what the granter has', () => {
     assert.deepEqual(excess(user, admin), []);
-    assert.deepEqual(excess({ reach: 'ACCOUNT', rules: [allow('read', 'host')] }, admin), ['read host']);
-    assert.deepEqual(excess({ reach: 'ALL', rules: [] }, admin), ['reach ALL']);
+    assert.deepEqual(excess(rights('ACCOUNT', [allow('read', 'host')]), admin), ['read host']);
+    assert.deepEqual(excess(rights('ALL', []), admin), ['reach ALL']);
     assert.ok(excess(admin, user).includes('reach DOMAIN'));
+  });
+
+  it('is what both roles allow, as far as both reach', () => {
+    const auditor = rights('ALL', [allow('read', '*')]);
+    const narrowed = both(user, auditor);
+    assert.equal(narrowed.reach, 'ACCOUNT');
+    assert.ok(narrowed.permissions.has('read vm') && !narrowed.permissions.has('create vm'));
+    assert.ok(!narrowed.permissions.has('read host'));
+    assert.deepEqual([excess(narrowed, user), excess(narrowed, auditor)], [[], []]);
   });
 
   it('reaches no further than both', () => {

@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import type { Core } from '../../src/core.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import type { Payload } from '../../src/ops/context.ts';
-import { ADMIN, follow, openCore } from '../support/core.ts';
+import { ADMIN, beforeNextWrite, follow, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
   insertHost,
@@ -133,16 +133,6 @@ describe('the hierarchy', () => {
       [...outcomes].join(),
     );
   });
-
-  /** Does something else between what an operation has read and what it writes. */
-  function beforeNextWrite(of: Core, meanwhile: () => Promise<unknown>): void {
-    const { submit } = of.writer;
-    of.writer.submit = async (transition) => {
-      of.writer.submit = submit;
-      await meanwhile();
-      return of.writer.submit(transition);
-    };
-  }
 
   it('takes no pod when the zone is deleted after it was looked at', async () => {
     const zone = idOf('zone', await insertZone(database.db));

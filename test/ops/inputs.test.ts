@@ -7,6 +7,7 @@ import type { Payload } from '../../src/ops/context.ts';
 import { INPUTS } from '../../src/ops/inputs.ts';
 import { ADMIN, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser } from '../support/tenants.ts';
 import { insertJob, insertVm, insertWorld, type World } from '../support/world.ts';
 
 type Input = Record<string, unknown>;
@@ -26,6 +27,7 @@ const GOOD_NAMES: Record<string, string> = {
   'spaces inside': 'web server  1',
   'what would be dangerous elsewhere': `'; DROP TABLE zone; -- <script>\${}$(id)`,
 };
+const RULE = { effect: 'ALLOW', verb: 'read', kind: 'vm' };
 const BAD_NAMES: Record<string, unknown> = {
   empty: '',
   'only spaces': '   ',
@@ -53,6 +55,10 @@ describe('inputs', () => {
     world = await insertWorld(database.db);
     const vm = await insertVm(database.db, world);
     const job = await insertJob(database.db, vm);
+    const domain = await insertDomain(database.db);
+    const account = await insertAccount(database.db, domain);
+    const role = await insertRole(database.db);
+    const user = await insertUser(database.db, account, role.id);
     core = await openCore(database.url);
     ids = {
       zone: encodeId('zone', world.zone.uid),
@@ -64,6 +70,11 @@ describe('inputs', () => {
       template: encodeId('template', world.template.uid),
       vm: encodeId('vm', vm.uid),
       job: encodeId('job', job.uid),
+      domain: encodeId('domain', domain.uid),
+      account: encodeId('account', account.uid),
+      role: encodeId('role', role.uid),
+      user: encodeId('user', user.uid),
+      apiKey: encodeId('api_key', (await insertApiKey(database.db, user)).uid),
     };
   });
   after(async () => {
@@ -87,6 +98,17 @@ describe('inputs', () => {
     updateOffering: { id: ids['offering'], name: 'o2' },
     registerTemplate: { zoneId: ids['zone'], name: 't', fileName: 'a.qcow2', format: 'QCOW2' },
     updateTemplate: { id: ids['template'], name: 't2' },
+    createDomain: { parentId: ids['domain'], name: 'd' },
+    updateDomain: { id: ids['domain'], name: 'd2' },
+    createAccount: { domainId: ids['domain'], name: 'a' },
+    updateAccount: { id: ids['account'], name: 'a2' },
+    createUser: { accountId: ids['account'], roleId: ids['role'], name: 'u' },
+    updateUser: { id: ids['user'], name: 'u2' },
+    createApiKey: { userId: ids['user'], name: 'k' },
+    revokeApiKey: { id: ids['apiKey'] },
+    createRole: { name: 'r', reach: 'ACCOUNT', rules: [RULE] },
+    updateRole: { id: ids['role'], name: 'r2' },
+    deleteRole: { id: ids['role'] },
     createVm: { name: 'v', zoneId: ids['zone'], offeringId: ids['offering'], templateId: ids['template'] },
     updateVm: { id: ids['vm'], name: 'v2' },
     startVm: { id: ids['vm'] },
@@ -190,6 +212,11 @@ describe('inputs', () => {
     ['createOffering', 'diskGib', [1, 65_536, null], [0, 65_537]],
     ['registerTemplate', 'fileName', [], ['', '.hidden', '-rf', 'a/b', '../a', 'a b', 'ä.img', 'a\n', 'a'.repeat(256)]],
     ['registerTemplate', 'format', [], ['VMDK', 'qcow2', null]],
+    ['createApiKey', 'expiresInMs', [1_000, 315_360_000_000, null], [999, 315_360_000_001, 1_000.5, '1000']],
+    ['createRole', 'reach', ['ALL', 'DOMAIN'], ['all', 'ZONE', null]],
+    ['createRole', 'rules', [[], Array(200).fill(RULE)], [null, 'all', Array(201).fill(RULE)]],
+    ['updateRole', 'reach', [], ['NOBODY']],
+    ['createVm', 'accountId', [], ['x', 5, 'acc_']],
     ['createVm', 'description', [], ['d'.repeat(4_097), 7, 'half \udc00']],
     ['createVm', 'start', [], ['yes', 1]],
     ['updateVm', 'description', ['d'.repeat(4_096), '😀'.repeat(4_096), 'two\nlines', ''], ['d'.repeat(4_097)]],
@@ -211,6 +238,16 @@ describe('inputs', () => {
       }
     });
   }
+
+  it('a rule has an effect, a verb and a kind that there are', async () => {
+    for (const [field, value] of Object.entries({ effect: 'MAYBE', verb: 'steal', kind: 'zeppelin' })) {
+      const { errors } = await run('createRole', {
+        ...valid()['createRole'],
+        rules: [RULE, { ...RULE, [field]: value }],
+      });
+      assert.deepEqual([errors[0]?.code, errors[0]?.path], ['INVALID_INPUT', ['rules', '1', field]]);
+    }
+  });
 
   it('what is no input at all is refused', async () => {
     for (const raw of [null, undefined, 'x', 7, []]) {

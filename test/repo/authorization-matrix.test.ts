@@ -12,6 +12,7 @@ import { schema } from '../../src/graphql/schema.ts';
 import { Watch } from '../../src/graphql/watch.ts';
 import { secretHash } from '../../src/hosts/sessions.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser } from '../support/tenants.ts';
 import {
   insertCluster,
   insertHost,
@@ -272,11 +273,28 @@ async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): P
   const credential = deleted_at ? {} : { credential_hash: secretHash(HOST_CREDENTIAL) };
   const host = await insertHost(db, parents, { ...gone, ...credential, link_state: 'UNREACHABLE' });
   const placed = { ...parents, storage, offering, template };
-  const vm = await insertVm(db, placed, { ...gone, host_id: deleted_at ? null : host.id });
-  const volume = await insertVolume(db, placed, vm, gone);
+  const domain = await insertDomain(db, undefined, gone);
+  await insertDomain(db, domain, gone);
+  const account = await insertAccount(db, domain, gone);
+  const role = await insertRole(db, undefined, gone);
+  const user = await insertUser(db, account, role.id, gone);
+  const api_key = await insertApiKey(db, user, gone);
+  const owned = { ...gone, account_id: account.id };
+  await insertTemplate(db, zone, owned);
+  const vm = await insertVm(db, placed, { ...owned, host_id: deleted_at ? null : host.id });
+  const volume = await insertVolume(db, placed, vm, owned);
   const job = await insertJob(db, vm, { state: 'SUCCEEDED', finished_at: new Date() });
   await insertEvent(db, vm, job);
-  const rows: Record<ResourceKind, Placed> = { ...placed, host, vm, volume, job, primary_storage: storage };
+  const tenants = { domain, account, role, user, api_key };
+  const rows: Record<ResourceKind, Placed> = {
+    ...placed,
+    ...tenants,
+    host,
+    vm,
+    volume,
+    job,
+    primary_storage: storage,
+  };
   return Object.fromEntries(RESOURCE_KINDS.map((kind) => [kind, encodeId(kind, rows[kind].uid)])) as Ids;
 }
 

@@ -71,6 +71,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     const identity = await readFile(join(product.folder, 'hostd', 'identity.json'), 'utf8');
     secrets['host credential'] = (JSON.parse(identity) as { hosts: { credential: string }[] }).hosts[0]!.credential;
 
+    secrets['API key'] = await apiKey();
     await live(estate.zoneId, estate.offeringId);
     await beRefused(estate.zoneId);
   });
@@ -82,6 +83,17 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     }
     await product?.close();
   });
+
+  /** Of a user who may do everything, so that it is used like the admin's token. */
+  async function apiKey(): Promise<string> {
+    const { accounts, roles } = await api.request<Record<'accounts' | 'roles', { nodes: { id: string }[] }>>(
+      '{ accounts { nodes { id } } roles(filter: { name: "root admin" }) { nodes { id } } }',
+    );
+    const input = { accountId: accounts.nodes[0]!.id, roleId: roles.nodes[0]!.id, name: 'canary' };
+    const { user } = await api.mutate<{ user: { id: string } }>('createUser', input, 'user { id }');
+    const made = { userId: user.id, name: 'canary', idempotencyKey: 'canary' };
+    return (await api.mutate<{ token: string }>('createApiKey', made, 'token')).token;
+  }
 
   /** A small life of a VM, with all that is logged of it. */
   async function live(zoneId: string, offeringId: string): Promise<void> {
@@ -106,6 +118,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
       refusals.push(await post('{ zones { nodes { id } } }', {}, secret));
       refusals.push(await overWebSocket('/graphql', { authorization: `Bearer ${secret}` }, '{ viewer { name } }'));
     }
+    assert.match(await post('{ viewer { name } }', {}, secrets['API key']), /canary/);
     refusals.push(await post('{', {}));
     refusals.push(await post('{ nothing }', {}));
     const pod = 'mutation ($input: CreatePodInput!) { createPod(input: $input) { errors { code message path } } }';
@@ -149,8 +162,8 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     }
   }
 
-  it('are three, none of them short', () => {
-    assert.deepEqual(Object.keys(secrets), ['admin token', 'join token', 'host credential']);
+  it('are four, none of them short', () => {
+    assert.deepEqual(Object.keys(secrets), ['admin token', 'join token', 'host credential', 'API key']);
     for (const [name, secret] of Object.entries(secrets)) assert.ok(secret.length >= 43, name);
   });
 
@@ -177,7 +190,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
           if (Buffer.isBuffer(value) && value.equals(createHash('sha256').update(secret).digest())) hashes++;
       }
     }
-    assert.equal(hashes, 3, 'each is known by its hash');
+    assert.equal(hashes, 4, 'each is known by its hash');
   });
 
   it('are on no command line', async () => {
@@ -192,7 +205,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
   });
 
   it('are in no answer that refuses something', () => {
-    assert.ok(refusals.length >= 14);
+    assert.ok(refusals.length >= 15);
     for (const refusal of refusals) assert.deepEqual(found(refusal), [], refusal);
     assert.ok(refusals.some((refusal) => refusal.includes('UNAUTHENTICATED')));
     assert.ok(refusals.some((refusal) => refusal.includes('INVALID_INPUT')));

@@ -8,7 +8,7 @@ import { pino } from 'pino';
 import { type Control, startControl } from '../../src/control.ts';
 import { encodeId, RESOURCE_KINDS, type ResourceKind } from '../../src/domain/ids.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertUser, ROLE } from '../support/tenants.ts';
+import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser, ROLE } from '../support/tenants.ts';
 import {
   insertJob,
   insertOffering,
@@ -23,19 +23,20 @@ import { type FieldRow, type Ids, MUTATIONS, QUERIES, SUBSCRIPTIONS } from './au
 import { type Answered, callOf, firstOf, post, withAt } from './graph-probe.ts';
 
 /** Callers, by what of acme's they see. */
+const BELONGINGS = ['vm', 'volume', 'job', 'template', 'domain', 'account', 'user', 'api_key'] satisfies ResourceKind[];
 const PRINCIPALS = {
-  owner: ['vm', 'volume', 'job', 'template'],
-  reader: ['vm', 'volume', 'job', 'template'],
-  domainAdmin: ['vm', 'volume', 'job', 'template'],
-  domainAdminAbove: ['vm', 'volume', 'job', 'template'],
+  owner: BELONGINGS,
+  reader: BELONGINGS,
+  domainAdmin: BELONGINGS,
+  domainAdminAbove: BELONGINGS,
   stranger: [],
   siblingDomainAdmin: [],
   domainAdminBelow: [],
 } satisfies Record<string, ResourceKind[]>;
 type Principal = keyof typeof PRINCIPALS;
 const NAMES = Object.keys(PRINCIPALS) as Principal[];
-/** What every tenant has to know to order something. */
-const CATALOGUE: ResourceKind[] = ['zone', 'offering'];
+/** What every tenant has to know to order something, or to grant it. */
+const CATALOGUE: ResourceKind[] = ['zone', 'offering', 'role'];
 const sees = (principal: Principal, kind: ResourceKind): boolean =>
   CATALOGUE.includes(kind) || (PRINCIPALS[principal] as ResourceKind[]).includes(kind);
 
@@ -76,7 +77,7 @@ describe('tenants', needsDatabase, () => {
       ['domainAdminBelow', await insertAccount(db, below), ROLE.domainAdmin],
     ] as const)
       tokens[principal] = (await insertApiKey(db, await insertUser(db, account, role))).token;
-    acmes = await belongings(database, world, acme);
+    acmes = await belongings(database, world, domain, acme);
     globexVm = encodeId('vm', (await insertVm(db, world, { account_id: globex.id, name: 'secret of globex' })).uid);
     const adminTokenPath = join(folder, 'admin-token');
     const log = pino({ level: 'silent' });
@@ -97,7 +98,11 @@ describe('tenants', needsDatabase, () => {
   ): Promise<Answered> => {
     const { query } = callOf(operation, name);
     if (operation === 'subscription') return firstOf(control.http.url, token, query, variables);
-    return post(control.http.url, token, query, variables).then(({ body }) => body);
+    // Without what an answer says of itself: what it cost, and what the caller may still ask for.
+    return post(control.http.url, token, query, variables).then(({ body: { data, errors } }) => ({
+      ...(data === undefined ? {} : { data }),
+      ...(errors === undefined ? {} : { errors }),
+    }));
   };
   const argsWith = (row: FieldRow, path: string, id: string) => withAt(row.alone ? {} : row.args(acmes), path, id);
 
@@ -135,6 +140,11 @@ describe('tenants', needsDatabase, () => {
         'templates',
         'zones',
         'offerings',
+        'domains',
+        'accounts',
+        'users',
+        'apiKeys',
+        'roles',
         'pods',
         'clusters',
         'hosts',
@@ -148,17 +158,19 @@ describe('tenants', needsDatabase, () => {
       });
     }
     const infrastructure = [0, 0, 0, 0];
-    const acme = [1, 1, 1, 1, 2, 1, 1, ...infrastructure];
-    const globex = [1, 0, 0, 0, 1, 1, 1, ...infrastructure];
+    // VMs, volumes, jobs, events, templates, zones, offerings; domains, accounts, users, keys, roles.
+    const acme = [1, 1, 1, 1, 2, 1, 1, ...[1, 1, 3, 3, 3], ...infrastructure];
+    const globex = [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 3], ...infrastructure];
     assert.deepEqual(counts, {
       owner: acme,
       reader: acme,
-      domainAdmin: acme,
-      domainAdminAbove: [2, 1, 1, 1, 2, 1, 1, ...infrastructure],
+      // Its own account beside acme, and the domain below; roles that reach as far as it does.
+      domainAdmin: [1, 1, 1, 1, 2, 1, 1, ...[2, 3, 5, 5, 4], ...infrastructure],
+      domainAdminAbove: [2, 1, 1, 1, 2, 1, 1, ...[4, 5, 8, 8, 4], ...infrastructure],
       stranger: globex,
-      siblingDomainAdmin: globex,
-      domainAdminBelow: [0, 0, 0, 0, 1, 1, 1, ...infrastructure],
-      root: [2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1],
+      siblingDomainAdmin: [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 4], ...infrastructure],
+      domainAdminBelow: [0, 0, 0, 0, 1, 1, 1, ...[1, 1, 1, 1, 4], ...infrastructure],
+      root: [2, 1, 1, 1, 2, 1, 1, ...[5, 6, 8, 8, 5], 1, 1, 1, 1],
     });
   });
 
@@ -239,7 +251,7 @@ async function headSeq({ db }: TestDatabase): Promise<number> {
 }
 
 /** A VM with its volume, job, event and template of an account, on what the operator has. */
-async function belongings({ db }: TestDatabase, world: World, account: Placed): Promise<Ids> {
+async function belongings({ db }: TestDatabase, world: World, domain: Placed, account: Placed): Promise<Ids> {
   const owned = { account_id: account.id };
   const template = await insertTemplate(db, world.zone, owned);
   const vm = await insertVm(db, { ...world, template }, { ...owned, name: 'web' });
@@ -252,7 +264,22 @@ async function belongings({ db }: TestDatabase, world: World, account: Placed): 
     .insertInto('event')
     .values({ seq, type: 'vm.state', ...about, actor: 'root', reason: null, changes: '[]' })
     .execute();
+  const role = await insertRole(db);
+  const user = await insertUser(db, account, role.id);
+  const tenants = { domain, account, role, user, api_key: await insertApiKey(db, user) };
   const { zone, pod, cluster, storage, offering, hosts } = world;
-  const rows = { zone, pod, cluster, primary_storage: storage, offering, host: hosts[0]!, template, vm, volume, job };
+  const rows = {
+    ...tenants,
+    zone,
+    pod,
+    cluster,
+    primary_storage: storage,
+    offering,
+    host: hosts[0]!,
+    template,
+    vm,
+    volume,
+    job,
+  };
   return Object.fromEntries(RESOURCE_KINDS.map((kind) => [kind, encodeId(kind, rows[kind].uid)])) as Ids;
 }

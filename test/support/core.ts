@@ -179,3 +179,13 @@ export async function assertClean(core: Core): Promise<void> {
     },
   );
 }
+
+/** Does something else between what an operation has read and what it writes. */
+export function beforeNextWrite(of: Core, meanwhile: () => Promise<unknown>): void {
+  const { submit } = of.writer;
+  of.writer.submit = async (transition) => {
+    of.writer.submit = submit;
+    await meanwhile();
+    return of.writer.submit(transition);
+  };
+}

@@ -1,8 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Insertable, Kysely } from 'kysely';
 import { newUid } from '../../src/db/ids.ts';
-import type { AccountTable, ApiKeyTable, Database, DomainTable, UserTable } from '../../src/db/tables.ts';
+import { principalOf } from '../../src/db/principal.ts';
+import type { AccountTable, ApiKeyTable, Database, DomainTable, RoleTable, UserTable } from '../../src/db/tables.ts';
+import type { UserActor } from '../../src/domain/authorize.ts';
+import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
+import type { Rule } from '../../src/domain/permission.ts';
 import { secretHash } from '../../src/hosts/sessions.ts';
+import type { Payload } from '../../src/ops/context.ts';
 import { insertRow, nextId, type Placed } from './world.ts';
 
 /** The roles that every installation has. */
@@ -44,6 +49,17 @@ export function insertUser(
   return insertRow(db, 'user', row);
 }
 
+/** May look at VMs of its account. */
+export function insertRole(
+  db: Kysely<Database>,
+  rules: readonly Rule[] = [{ effect: 'ALLOW', verb: 'read', kind: 'vm' }],
+  overrides: Partial<Insertable<RoleTable>> = {},
+): Promise<Placed> {
+  const id = nextId();
+  const named = { id, uid: newUid(), name: `role-${id}` };
+  return insertRow(db, 'role', { ...named, reach: 'ACCOUNT', rules: JSON.stringify(rules), ...overrides });
+}
+
 /** An API key of a user, with the token in clear. */
 export async function insertApiKey(
   db: Kysely<Database>,
@@ -52,6 +68,39 @@ export async function insertApiKey(
 ): Promise<Placed & { token: string }> {
   const id = nextId();
   const token = `vgk_${randomBytes(32).toString('base64url')}`;
-  const row = { id, uid: newUid(), user_id: user.id, role_id: null, name: `key-${id}`, key_hash: secretHash(token) };
+  const { account_id } = await db
+    .selectFrom('user')
+    .select('account_id')
+    .where('id', '=', user.id)
+    .executeTakeFirstOrThrow();
+  const named = { id, uid: newUid(), name: `key-${id}` };
+  const row = { ...named, user_id: user.id, account_id, role_id: null, key_hash: secretHash(token) };
   return { ...(await insertRow(db, 'api_key', { ...row, ...overrides })), token };
+}
+
+/** Someone new of an account, as the product knows him by his key. */
+export async function insertActor(
+  db: Kysely<Database>,
+  account: { id: number },
+  role: number,
+  key: Partial<Insertable<ApiKeyTable>> = {},
+): Promise<UserActor & Placed> {
+  const user = await insertUser(db, account, role);
+  return { ...(await actorOf(db, (await insertApiKey(db, user, key)).token)), ...user };
+}
+
+export async function actorOf(db: Kysely<Database>, token: string): Promise<UserActor> {
+  const actor = await principalOf(db, secretHash(token));
+  if (actor.kind !== 'user') throw new Error(`the token is of ${actor.kind}`);
+  return actor;
+}
+
+/** An operation's id of a row. */
+export const idOf = (kind: ResourceKind, row: { uid: Buffer }): string => encodeId(kind, row.uid);
+
+/** The code and path of the one refusal of a payload; what is beyond in its message is for the test to look at. */
+export function refusalOf({ errors }: Payload): { code: string; path: string[] | null; message: string } {
+  if (errors.length !== 1) throw new Error(`refused by ${JSON.stringify(errors)}`);
+  const { code, path, message } = errors[0]!;
+  return { code, path, message };
 }

@@ -1,0 +1,117 @@
+import { newUid } from '../db/ids.ts';
+import { emptyTransition, hold, inMs, insert, type NewEvent, now, patch } from '../db/transition.ts';
+import { visible } from '../db/visible.ts';
+import { authorize } from '../domain/authorize.ts';
+import { notFound } from '../domain/errors.ts';
+import { decodeIdOf } from '../domain/ids.ts';
+import { both, rightsOfRole } from '../domain/permission.ts';
+import type { OpsContext } from './context.ts';
+import { INPUTS } from './inputs.ts';
+import { type Asker, mutation } from './mutation.ts';
+import { find } from './named-resource.ts';
+import { mustNotExceed, roleOf } from './rights.ts';
+import { toldOnce } from './told-once.ts';
+import { grantableRole } from './user.ts';
+
+const isOwn = ({ actor }: Asker, userId: number): boolean => actor.kind === 'user' && actor.userId === userId;
+
+/**
+ * A key of one's own may have as much as the one that is used; keys of others are for who may change them, and has all
+ * that they have.
+ *
+ * @throws VirtgraphError FORBIDDEN
+ */
+async function mustRule(
+  context: OpsContext,
+  key: { user_id: number; role_id: number | null },
+  asker: Asker,
+  path: string[],
+): Promise<void> {
+  const own = isOwn(asker, key.user_id);
+  if (!own) authorize(asker.actor, 'update', 'user');
+  const user = await context.db
+    .selectFrom('user')
+    .select(['name', 'role_id'])
+    .where('id', '=', key.user_id)
+    .executeTakeFirstOrThrow();
+  const given = rightsOfRole(await roleOf(context, user.role_id));
+  const rights = own && key.role_id !== null ? both(given, rightsOfRole(await roleOf(context, key.role_id))) : given;
+  mustNotExceed(asker, rights, own ? 'The key' : `The user ${user.name}`, path);
+}
+
+const told = (what: string, key: { id: number; account_id: number; name: string }, asker: Asker): NewEvent => ({
+  type: `api_key.${what}`,
+  subject: { kind: 'api_key', id: key.id },
+  accountId: key.account_id,
+  jobId: null,
+  actor: asker.name,
+  reason: asker.reason,
+  changes: [
+    { field: 'name', before: what === 'created' ? null : key.name, after: what === 'created' ? key.name : null },
+  ],
+});
+
+/** A secret with which programs act as a user, with no more than the user's role, and the key's, allow. */
+export const createApiKey = toldOnce(
+  'createApiKey',
+  'vgk',
+  { verb: 'create', kind: 'api_key' },
+  INPUTS.createApiKey,
+  async (context, input, asker, hash) => {
+    const user = await find(context, 'user', input.userId, ['userId'], asker.actor);
+    const role = input.roleId == null ? null : await grantableRole(context, input.roleId, asker);
+    await mustRule(context, { user_id: user.id, role_id: role?.id ?? null }, asker, ['userId']);
+    // A key of another's does not grow with him: whoever made it would have what he himself was never given.
+    const roleId = role?.id ?? (isOwn(asker, user.id) ? null : user.role_id);
+    const id = await context.ids.take();
+    const key = { id, uid: newUid(), user_id: user.id, account_id: user.account_id, role_id: roleId, name: input.name };
+    const expires = input.expiresInMs == null ? null : inMs(input.expiresInMs);
+    return {
+      kind: 'write',
+      id,
+      jobId: null,
+      transition: {
+        ...emptyTransition(),
+        writes: [
+          hold('user', user.id),
+          ...(roleId === null ? [] : [hold('role', roleId)]),
+          insert('api_key', { ...key, key_hash: hash, expires_at: expires }),
+        ],
+        changes: [{ kind: 'api_key', id }],
+        events: [told('created', key, asker)],
+      },
+    };
+  },
+);
+
+/** From its commit on nothing is answered to the key, and what it has open ends. */
+export const revokeApiKey = mutation(
+  'revokeApiKey',
+  { verb: 'delete', kind: 'api_key' },
+  INPUTS.revokeApiKey,
+  async (context, input, asker) => {
+    const uid = decodeIdOf('api_key', input.id);
+    const key =
+      uid &&
+      (await context.db
+        .selectFrom('api_key')
+        .selectAll()
+        .where('uid', '=', uid)
+        .where('deleted_at', 'is', null)
+        .where(visible(asker.actor, 'api_key'))
+        .executeTakeFirst());
+    if (!key) throw notFound('API key', ['id']);
+    await mustRule(context, key, asker, ['id']);
+    return {
+      kind: 'write',
+      id: key.id,
+      jobId: null,
+      transition: {
+        ...emptyTransition(),
+        writes: [patch('api_key', key.id, { deleted_at: null }, { deleted_at: now })],
+        changes: [{ kind: 'api_key', id: key.id }],
+        events: [told('revoked', key, asker)],
+      },
+    };
+  },
+);

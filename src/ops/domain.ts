@@ -1,0 +1,48 @@
+import { hold } from '../db/transition.ts';
+import { domainsOf } from '../domain/authorize.ts';
+import { VirtgraphError } from '../domain/errors.ts';
+import { INPUTS } from './inputs.ts';
+import { mutation } from './mutation.ts';
+import { create, find, switches, update } from './named-resource.ts';
+import { mayGo, mustOutrankAllIn, mustReachDomains } from './rights.ts';
+
+/** How deep domains may stand in one another: the ids of all of them make up a path of 255 characters. */
+const MAX_DEPTH = 16;
+
+export const createDomain = mutation(
+  'createDomain',
+  { verb: 'create', kind: 'domain' },
+  INPUTS.createDomain,
+  async (context, { name, parentId }, asker) => {
+    const parent = await find(context, 'domain', parentId, ['parentId'], asker.actor);
+    mustReachDomains(asker, ['parentId']);
+    if (domainsOf(parent.path).length >= MAX_DEPTH)
+      throw new VirtgraphError({
+        code: 'INVALID_INPUT',
+        message: `Domains stand at most ${MAX_DEPTH} deep in one another.`,
+        path: ['parentId'],
+      });
+    const id = await context.ids.take();
+    const row = { id, parent_id: parent.id, path: `${parent.path}${id}/`, name };
+    return create(context, 'domain', asker, row, [hold('domain', parent.id)]);
+  },
+);
+
+export const updateDomain = mutation(
+  'updateDomain',
+  { verb: 'update', kind: 'domain' },
+  INPUTS.updateDomain,
+  (context, input, asker) =>
+    update(context, 'domain', input, asker, async () => {
+      mustReachDomains(asker, ['id']);
+      return { set: {}, changes: [] };
+    }),
+);
+
+export const domainSwitches = switches('domain', 'Domain', {
+  async guard(context, domain, asker, wanted) {
+    mustReachDomains(asker, ['id']);
+    mayGo('domain', domain.id, asker, wanted);
+    if (wanted === 'DISABLED') await mustOutrankAllIn(context, { path: domain.path }, asker);
+  },
+});

@@ -1,0 +1,67 @@
+import { absent, hold, now, patch } from '../db/transition.ts';
+import { rightsOfRole } from '../domain/permission.ts';
+import type { OpsContext } from './context.ts';
+import { INPUTS } from './inputs.ts';
+import { type Asker, mutation } from './mutation.ts';
+import { create, find, switches, update } from './named-resource.ts';
+import { mayGo, mustNotExceed, mustOutrank, roleOf } from './rights.ts';
+
+/** The role of an id, which the asker may give. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+export async function grantableRole(context: OpsContext, id: string, asker: Asker) {
+  const role = await find(context, 'role', id, ['roleId'], asker.actor);
+  mustNotExceed(asker, rightsOfRole(role), `The role ${role.name}`, ['roleId']);
+  return role;
+}
+
+export const createUser = mutation(
+  'createUser',
+  { verb: 'create', kind: 'user' },
+  INPUTS.createUser,
+  async (context, { name, accountId, roleId }, asker) => {
+    const account = await find(context, 'account', accountId, ['accountId'], asker.actor);
+    const role = await grantableRole(context, roleId, asker);
+    const row = { account_id: account.id, role_id: role.id, name };
+    return create(context, 'user', asker, row, [hold('account', account.id), hold('role', role.id)]);
+  },
+);
+
+export const updateUser = mutation(
+  'updateUser',
+  { verb: 'update', kind: 'user' },
+  INPUTS.updateUser,
+  (context, input, asker) =>
+    update(context, 'user', input, asker, async (user) => {
+      await mustOutrank(context, user, asker, ['id']);
+      const role = input.roleId == null ? null : await grantableRole(context, input.roleId, asker);
+      if (!role || role.id === user.role_id) return { set: {}, changes: [] };
+      const before = await roleOf(context, user.role_id);
+      return {
+        set: { role_id: role.id },
+        changes: [{ field: 'role', before: before.name, after: role.name }],
+        also: { writes: [hold('role', role.id)], changes: [] },
+      };
+    }),
+);
+
+export const userSwitches = switches('user', 'User', {
+  async guard(context, user, asker, wanted) {
+    mayGo('user', user.id, asker, wanted);
+    await mustOutrank(context, user, asker, ['id']);
+  },
+  /** All keys, and none that is made meanwhile: whoever makes one holds the user. */
+  async along({ db }, user) {
+    const keys = await db
+      .selectFrom('api_key')
+      .select('id')
+      .where('user_id', '=', user.id)
+      .where('deleted_at', 'is', null)
+      .execute();
+    return {
+      writes: [
+        ...keys.map(({ id }) => patch('api_key', id, { deleted_at: null }, { deleted_at: now })),
+        absent('api_key', 'user_id', user.id),
+      ],
+      changes: keys.map(({ id }) => ({ kind: 'api_key' as const, id })),
+    };
+  },
+});
