@@ -160,6 +160,10 @@ export const grantableReaches = (actor: UserActor): Reach[] => REACHES.slice(REA
 /** Whether what it sees depends on where an account stands. */
 export const isOfDomain = (actor: Actor): boolean => actor.kind === 'user' && actor.reach === 'DOMAIN';
 
+/** What everybody may use is changed by operators alone, whatever else a role allows. */
+export const isOperators = (actor: Actor, kind: string, row: Owned): boolean =>
+  kind === 'template' && ownerOf(kind, row) === null && rightsOf(actor).reach !== 'ALL';
+
 /** Whether an account is the actor's, or in what it administers. */
 export function isWithin(actor: UserActor, accountId: number, tenancy: Tenancy): boolean {
   if (actor.accountId === accountId || actor.reach === 'ALL') return true;

@@ -1,4 +1,4 @@
-import { isKept, may, restsOn, rightsOf } from '../domain/authorize.ts';
+import { isKept, isOperators, may, restsOn, rightsOf } from '../domain/authorize.ts';
 import type { WantedState } from '../domain/host-state.ts';
 import { excess, rightsOfRole, type Verb } from '../domain/permission.ts';
 import { builder, type GraphTypes } from './builder.ts';
@@ -47,6 +47,7 @@ function isRefused({ actor, inventory }: GraphContext, kind: WantedKind, row: Na
   const { id, role_id } = row;
   if (kind === 'domain' && rightsOf(actor).reach === 'ACCOUNT') return true;
   const role = role_id === undefined || actor.kind !== 'user' ? undefined : inventory.get('role', role_id);
+  if (isOperators(actor, kind, row)) return true;
   if (role && excess(rightsOfRole(role), rightsOf(actor)).length > 0) return true;
   return (action === 'DISABLE' || action === 'DELETE') && (isKept(kind, id) || restsOn(actor, { kind, id }));
 }
@@ -55,7 +56,7 @@ function isRefused({ actor, inventory }: GraphContext, kind: WantedKind, row: Na
 type Named = Pick<
   ZoneRow,
   'id' | 'uid' | 'name' | 'generation' | 'created_at' | 'updated_at' | 'deleted_at' | 'wanted_state'
-> & { role_id?: number };
+> & { role_id?: number; account_id?: number | null };
 
 /** The fields that every kind which operators arrange has. */
 export function namedFields<P extends Named>(

@@ -1,8 +1,9 @@
+import { sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
-import { emptyTransition, hold, inMs, insert, type NewEvent, now, patch } from '../db/transition.ts';
+import { type Computed, emptyTransition, hold, inMs, insert, type NewEvent, now, patch } from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
 import { authorize } from '../domain/authorize.ts';
-import { notFound } from '../domain/errors.ts';
+import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import { both, rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
@@ -65,7 +66,7 @@ export const createApiKey = toldOnce(
     const roleId = role?.id ?? (isOwn(asker, user.id) ? null : user.role_id);
     const id = await context.ids.take();
     const key = { id, uid: newUid(), user_id: user.id, account_id: user.account_id, role_id: roleId, name: input.name };
-    const expires = input.expiresInMs == null ? null : inMs(input.expiresInMs);
+    const end = await endOf(context, input.expiresInMs ?? null, asker);
     return {
       kind: 'write',
       id,
@@ -75,7 +76,7 @@ export const createApiKey = toldOnce(
         writes: [
           hold('user', user.id),
           ...(roleId === null ? [] : [hold('role', roleId)]),
-          insert('api_key', { ...key, key_hash: hash, expires_at: expires }),
+          insert('api_key', { ...key, key_hash: hash, expires_at: end }),
         ],
         changes: [{ kind: 'api_key', id }],
         events: [told('created', key, asker)],
@@ -83,6 +84,29 @@ export const createApiKey = toldOnce(
     };
   },
 );
+
+/**
+ * When a key ends; one that is made with a key that ends, no later than that. Null: never.
+ *
+ * @throws VirtgraphError FORBIDDEN
+ */
+async function endOf({ db }: OpsContext, wantedMs: number | null, { actor }: Asker): Promise<string | Computed | null> {
+  const wanted = wantedMs === null ? null : inMs(wantedMs);
+  if (actor.kind !== 'user') return wanted;
+  const { expires_at: end, leftMs } = await db
+    .selectFrom('api_key')
+    .select(['expires_at', sql<number>`TIMESTAMPDIFF(MICROSECOND, NOW(6), expires_at) DIV 1000`.as('leftMs')])
+    .where('id', '=', actor.keyId)
+    .executeTakeFirstOrThrow();
+  if (end === null) return wanted;
+  if (wantedMs === null) return end;
+  if (wantedMs <= leftMs) return wanted;
+  throw new VirtgraphError({
+    code: 'FORBIDDEN',
+    message: `The key that you use ends in ${Math.ceil(leftMs / 60_000)} min; one that is made with it can not last longer.`,
+    path: ['expiresInMs'],
+  });
+}
 
 /** From its commit on nothing is answered to the key, and what it has open ends. */
 export const revokeApiKey = mutation(

@@ -16,7 +16,7 @@ import {
   type Write,
 } from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
-import { type Actor, ownerOf } from '../domain/authorize.ts';
+import { type Actor, isOperators, ownerOf } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import type { WantedState } from '../domain/host-state.ts';
 import { decodeIdOf } from '../domain/ids.ts';
@@ -126,6 +126,22 @@ export async function find<K extends NamedKind>(
       .executeTakeFirst());
   if (!row) throw notFound(NOUN[kind], path);
   return row as unknown as RowOf<K>;
+}
+
+/** As `find`, for who would change it. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+async function findToChange<K extends NamedKind>(
+  context: OpsContext,
+  kind: K,
+  id: string,
+  { actor }: Asker,
+): Promise<RowOf<K>> {
+  const row = await find(context, kind, id, ['id'], actor);
+  if (!isOperators(actor, kind, row)) return row;
+  throw new VirtgraphError({
+    code: 'FORBIDDEN',
+    message: `Everybody may use this ${NOUN[kind]}: operators alone change it.`,
+    path: ['id'],
+  });
 }
 
 /** What is written beside the row itself. */
@@ -241,7 +257,7 @@ export async function update<K extends NamedKind, I extends UpdateInput>(
     changes: [],
   }),
 ): Promise<Decision> {
-  const row = await find(context, kind, input.id, ['id'], asker.actor);
+  const row = await findToChange(context, kind, input.id, asker);
   mustBeGeneration(row, input.expectedGeneration);
   const { set, changes, also } = await more(row);
   if (input.name != null && input.name !== row.name) {
@@ -263,7 +279,7 @@ interface Extras<K extends NamedKind> {
 
 const switchTo = <K extends NamedKind>(kind: K, name: string, wanted: WantedState, { guard }: Extras<K>) =>
   mutation(name, { verb: 'update', kind }, byId(kind), async (context, input, asker) => {
-    const row = await find(context, kind, input.id, ['id'], asker.actor);
+    const row = await findToChange(context, kind, input.id, asker);
     await guard?.(context, row, asker, wanted);
     if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
     return changed(kind, row, asker, { wanted_state: wanted }, [
@@ -273,7 +289,7 @@ const switchTo = <K extends NamedKind>(kind: K, name: string, wanted: WantedStat
 
 export const remove = <K extends NamedKind>(kind: K, name: string, { guard, along }: Extras<K> = {}) =>
   mutation(name, { verb: 'delete', kind }, byId(kind), async (context, input, asker) => {
-    const row = await find(context, kind, input.id, ['id'], asker.actor);
+    const row = await findToChange(context, kind, input.id, asker);
     await guard?.(context, row, asker, 'DELETED');
     await mustBeEmpty(context.db, kind, row);
     const also = (await along?.(context, row)) ?? NOTHING_ELSE;

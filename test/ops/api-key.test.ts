@@ -152,6 +152,22 @@ describe('API keys', () => {
     ok(await core.ops.revokeApiKey(narrow, { id: await keyId(equal) }));
   });
 
+  it('a key that ends makes none that lasts longer', async () => {
+    const { db } = database;
+    const owner = await insertActor(db, account, ROLE.user);
+    const minute = 60_000;
+    const key = await insertApiKey(db, owner, { expires_at: new Date(Date.now() + 10 * minute) });
+    const short = await actorOf(db, key.token);
+    const longer = refusalOf(await core.ops.createApiKey(short, forUser(owner, { expiresInMs: 11 * minute })));
+    assert.deepEqual([longer.code, longer.path], ['FORBIDDEN', ['expiresInMs']]);
+    const { expires_at: end } = await rowOf(key.id);
+    const same = await rowOf(ok(await core.ops.createApiKey(short, forUser(owner))).id);
+    assert.equal(same.expires_at, end);
+    const sooner = await rowOf(ok(await core.ops.createApiKey(short, forUser(owner, { expiresInMs: minute }))).id);
+    assert.ok(sooner.expires_at! < same.expires_at!);
+    assert.equal((await rowOf(ok(await core.ops.createApiKey(owner, forUser(owner))).id)).expires_at, null);
+  });
+
   it('one that was made for somebody else does not grow with him', async () => {
     const admin = await insertActor(database.db, account, ROLE.domainAdmin);
     const bob = await insertUser(database.db, account, ROLE.user);

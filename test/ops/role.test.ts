@@ -17,7 +17,7 @@ import {
   ROLE,
   refusalOf,
 } from '../support/tenants.ts';
-import type { Placed } from '../support/world.ts';
+import { insertTemplate, insertZone, type Placed } from '../support/world.ts';
 
 const allow = (verb: Rule['verb'], kind: Rule['kind']): Rule => ({ effect: 'ALLOW', verb, kind });
 
@@ -76,6 +76,21 @@ describe('roles', () => {
       { field: 'reach', before: 'ACCOUNT', after: 'DOMAIN' },
       { field: 'rules', before: 'ALLOW read vm', after: 'DENY read vm, ALLOW * vm' },
     ]);
+  });
+
+  it('none makes what everybody may use anybody’s to change', async () => {
+    const { db } = database;
+    const role = await insertRole(db, [allow('*', 'template')]);
+    const actor = await insertActor(db, account, role.id);
+    const zone = await insertZone(db);
+    const id = idOf('template', await insertTemplate(db, zone));
+    const own = idOf('template', await insertTemplate(db, zone, { account_id: account.id }));
+    for (const run of [core.ops.updateTemplate, core.ops.disableTemplate, core.ops.deleteTemplate]) {
+      const refused = refusalOf(await run(actor, { id, name: 'mine' }));
+      assert.deepEqual([refused.code, refused.path], ['FORBIDDEN', ['id']]);
+    }
+    ok(await core.ops.updateTemplate(actor, { id: own, name: 'mine' }));
+    ok(await core.ops.updateTemplate(ADMIN, { id, name: 'everybody’s' }));
   });
 
   it('a name is taken once', async () => {
