@@ -19,9 +19,14 @@ export function knownCode(code: string): ErrorCode {
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }
 
-/** Hosts and how full they are: for who may see them. */
+/** Errors whose messages name hosts and say how full they are, and what is said to who may not know of hosts. */
+const WITHOUT_HOSTS: Partial<Record<ErrorCode, string>> = {
+  INSUFFICIENT_CAPACITY: 'Nothing has room for it at the moment.',
+  HOST_UNREACHABLE: 'What it runs on cannot be asked at the moment. Nothing was changed.',
+};
+
 const messageTo = (actor: Actor, { code, message }: UserErrorData): string =>
-  code === 'INSUFFICIENT_CAPACITY' && !may(actor, 'read', 'host') ? 'Nothing has room for it at the moment.' : message;
+  may(actor, 'read', 'host') ? message : (WITHOUT_HOSTS[code] ?? message);
 
 export const UserErrorRef = builder.interfaceRef<UserErrorData>('UserError').implement({
   description: 'Why something was not done, for the one who asked. New types of it may come; each has these fields.',

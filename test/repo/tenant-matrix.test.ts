@@ -54,6 +54,7 @@ describe('tenants', needsDatabase, () => {
   let world: World;
   let acmes: Ids;
   let globexVm: string;
+  let acmeId: number;
   const tokens = {} as Record<Principal, string>;
 
   before(async () => {
@@ -66,6 +67,7 @@ describe('tenants', needsDatabase, () => {
     const below = await insertDomain(db, domain);
     const sibling = await insertDomain(db, above);
     const acme = await insertAccount(db, domain, { name: 'acme' });
+    acmeId = acme.id;
     const globex = await insertAccount(db, sibling, { name: 'globex' });
     for (const [principal, account, role] of [
       ['owner', acme, ROLE.user],
@@ -227,6 +229,25 @@ describe('tenants', needsDatabase, () => {
       rejections: [],
     });
     assert.match(JSON.stringify(await refusal(root)), /host-\d+/);
+  });
+
+  it('what is refused because a host is away tells a tenant of no host', async () => {
+    const { db } = database;
+    const { id } = world.hosts[0]!;
+    const { uid } = await insertVm(db, world, { account_id: acmeId, state: 'RUNNING', host_id: id, name: 'away' });
+    await db.updateTable('host').set({ link_state: 'UNREACHABLE' }).where('id', '=', id).execute();
+    await control.core.inventory.load();
+    const query = 'mutation ($input: StopVmInput!) { stopVm(input: $input) { errors { code message } } }';
+    const refusal = async (token: string) =>
+      (
+        (await post(control.http.url, token, query, { input: { id: encodeId('vm', uid) } })).body.data!['stopVm'] as {
+          errors: { code: string; message: string }[];
+        }
+      ).errors[0]!;
+    const told = await refusal(tokens.owner);
+    assert.equal(told.code, 'HOST_UNREACHABLE');
+    assert.doesNotMatch(told.message, /host-/);
+    assert.match((await refusal(root)).message, /host-\d+/);
   });
 
   it('what a tenant does is its own, under its name', async () => {
