@@ -1,13 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 import type { Actor } from '../domain/authorize.ts';
-import {
-  BUILT_IN_RULES,
-  narrower,
-  type Permissions,
-  permissionsOf,
-  type Reach,
-  type Rule,
-} from '../domain/permission.ts';
+import { both, type Reach, rightsOfRole } from '../domain/permission.ts';
 import type { Database } from './tables.ts';
 
 interface KeyRow {
@@ -26,8 +19,8 @@ interface KeyRow {
 }
 
 /**
- * Who a token belongs to. A key works while it, its user, its account and every domain above are enabled and there; two
- * statements for a root token, two for a key, however deep the tree.
+ * Who a token belongs to. A key works while it, its user, its account and every domain above are enabled and there: one
+ * statement for that, however deep the tree.
  *
  * @param hash SHA-256 of the token
  */
@@ -57,8 +50,11 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
           and (above.deleted_at is not null or above.wanted_state <> 'ENABLED'))`.execute(db);
   const row = rows[0];
   if (!row) return { kind: 'anonymous' };
-  const own = permissionsOfRow(row.role_id, row.rules);
-  const given = row.key_role_id === null ? own : permissionsOfRow(row.key_role_id, row.key_rules!);
+  const own = rightsOfRole({ id: row.role_id, reach: row.reach, rules: row.rules });
+  const { reach, permissions } =
+    row.key_role_id === null
+      ? own
+      : both(own, rightsOfRole({ id: row.key_role_id, reach: row.key_reach!, rules: row.key_rules! }));
   return {
     kind: 'user',
     userId: row.user_id,
@@ -67,23 +63,7 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     domainPath: row.path,
     name: `${row.account_name}/${row.user_name}`,
     roleIds: row.key_role_id === null ? [row.role_id] : [row.role_id, row.key_role_id],
-    reach: row.key_reach === null ? row.reach : narrower(row.reach, row.key_reach),
-    permissions: own.intersection(given),
+    reach,
+    permissions,
   };
-}
-
-/** By what the rules are: few roles, looked up with every new token. */
-const WORKED_OUT = new Map<string, Permissions>();
-const REMEMBERED = 1_000;
-
-function permissionsOfRow(id: number, json: string): ReadonlySet<string> {
-  const builtIn = BUILT_IN_RULES[id];
-  const name = builtIn ? String(id) : json;
-  let permissions = WORKED_OUT.get(name);
-  if (!permissions) {
-    permissions = permissionsOf(builtIn ?? (JSON.parse(json) as Rule[]));
-    if (WORKED_OUT.size >= REMEMBERED) WORKED_OUT.clear();
-    WORKED_OUT.set(name, permissions);
-  }
-  return permissions;
 }

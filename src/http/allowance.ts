@@ -36,8 +36,8 @@ export class Allowance {
     this.#now = now;
   }
 
-  /** @returns what is left after it; null: the actor is not limited. @throws GraphQLError RATE_LIMITED, and takes nothing */
-  spend(actor: Actor, cost: number): RateLimit | null {
+  /** @returns what is left after it, or RATE_LIMITED, which takes nothing; null: the actor is not limited */
+  spend(actor: Actor, cost: number): RateLimit | GraphQLError | null {
     if (actor.kind !== 'user') return null;
     const key = actorKey(actor);
     const now = this.#now();
@@ -49,9 +49,12 @@ export class Allowance {
     if (this.#buckets.size > KEPT) this.#buckets.delete(this.#buckets.keys().next().value!);
     if (taken) return this.#told(left - cost);
     const retryAfterMs = Math.ceil((cost - left) / this.#perMs);
-    throw new GraphQLError(`You ask for more than ${this.#limit} a minute. Wait ${Math.ceil(retryAfterMs / 1000)} s.`, {
-      extensions: { code: 'RATE_LIMITED', retryAfterMs, rateLimit: this.#told(left) },
-    });
+    return new GraphQLError(
+      `You ask for more than ${this.#limit} a minute. Wait ${Math.ceil(retryAfterMs / 1000)} s.`,
+      {
+        extensions: { code: 'RATE_LIMITED', retryAfterMs, rateLimit: this.#told(left) },
+      },
+    );
   }
 
   #told(left: number): RateLimit {

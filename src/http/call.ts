@@ -13,15 +13,9 @@ export interface Call {
   operation?: Operation;
 }
 
-/** What the actor has left when the operation is paid for, or why it can't be. Null: nobody counts. */
-export function spend(edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null {
-  try {
-    return edge.allowance.spend(actor, operation.cost ?? 1);
-  } catch (error) {
-    if (error instanceof GraphQLError) return error;
-    throw error;
-  }
-}
+/** Pays for the operation. @returns what the actor has left, or why it can't be paid for; null: nobody counts */
+export const spend = (edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null =>
+  edge.allowance.spend(actor, operation.cost ?? 1);
 
 /**
  * Runs a query or mutation until it ends or its time is over. The signal of its context is aborted when the time is

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { type Actor, actorKey } from '../domain/authorize.ts';
+import type { Actor } from '../domain/authorize.ts';
 import type { Limits } from './limits.ts';
 
 /** Something that stays open in an actor's name: a WebSocket or an event stream. */
@@ -43,7 +43,8 @@ export class Sessions {
   openOf(actor: Actor): number {
     if (actor.kind !== 'user') return 0;
     let open = 0;
-    for (const session of this.#open) if (actorKey(session.actor) === actorKey(actor)) open++;
+    for (const session of this.#open)
+      if (session.actor.kind === 'user' && session.actor.userId === actor.userId) open++;
     return open;
   }
 

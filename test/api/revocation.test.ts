@@ -76,6 +76,7 @@ describe('what is revoked', () => {
   /** What a client hears, by the name that was given, and how its connection ended. */
   function listen(plane: Control, { key, vm }: Tenant) {
     const heard: string[] = [];
+    const awaited = new Map<string, () => void>();
     const closed = Promise.withResolvers<number>();
     const opened = Promise.withResolvers<void>();
     const first = Promise.withResolvers<void>();
@@ -96,7 +97,9 @@ describe('what is revoked', () => {
         { query, variables: { id: encodeId('vm', vm.uid) } },
         {
           next: ({ data }) => {
-            heard.push(nameOf(data as never));
+            const name = nameOf(data as never);
+            heard.push(name);
+            awaited.get(name)?.();
             first.resolve();
           },
           error: () => undefined,
@@ -112,7 +115,9 @@ describe('what is revoked', () => {
       'subscription ($id: ID!) { vmChanged(id: $id) { name } }',
       (data: { vmChanged: { name: string } }) => data.vmChanged.name,
     );
-    return { heard, closed: closed.promise, opened: opened.promise, first: first.promise, client };
+    const hears = (name: string): Promise<void> =>
+      heard.includes(name) ? Promise.resolve() : new Promise((resolve) => awaited.set(name, resolve));
+    return { heard, hears, closed: closed.promise, opened: opened.promise, first: first.promise, client };
   }
 
   /** What each revocation writes; none of them touches what is watched. */
@@ -174,7 +179,7 @@ describe('what is revoked', () => {
     });
     assert.equal(await ended.closed, 4403);
     await rename(outside, 'still here');
-    while (!lasting.heard.includes('still here')) await new Promise<void>((resolve) => setImmediate(resolve));
+    await lasting.hears('still here');
     const response = await fetch(`${planes[1]!.http.url}/graphql`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', authorization: `Bearer ${inside.key.token}` },
