@@ -1,12 +1,13 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFile, rename, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { Gauge, Registry } from 'prom-client';
 import { type Core, createCore } from './core.ts';
 import { isOutage, unavailable } from './db/failure.ts';
 import { migrate } from './db/migrate.ts';
 import { principalOf } from './db/principal.ts';
+import { mustBeKeyOf, readSealingKey } from './db/sealer.ts';
 import { type Actor, IDENTITIES, restsOn } from './domain/authorize.ts';
 import { VirtgraphError } from './domain/errors.ts';
 import { costOf } from './graphql/cost.ts';
@@ -29,6 +30,8 @@ export interface ControlOptions {
   port: number;
   /** Where the root admin's token is kept; made at the first start. */
   adminTokenPath: string;
+  /** Where the key of sealed secrets is kept, made at the first start; default: beside the admin token. */
+  sealingKeyPath?: string;
   log: Logger;
   heartbeatMs?: number;
   /** How often other processes' commits are looked for. */
@@ -54,11 +57,13 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const { log, databaseUrl } = options;
   const core = createCore({
     databaseUrl,
+    sealingKey: await readSealingKey(options.sealingKeyPath ?? join(dirname(options.adminTokenPath), 'sealing-key')),
     log,
     ...(options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs }),
   });
   const migrations = await migrate(core.patientDb);
   if (migrations.length > 0) log.info({ migrations }, 'database migrated');
+  await mustBeKeyOf(core.db, core.sealer);
   await ensureAdminToken(core, options.adminTokenPath);
   await core.start();
 

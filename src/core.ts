@@ -6,6 +6,7 @@ import { Feed } from './db/feed.ts';
 import { Ids } from './db/ids.ts';
 import { Inventory } from './db/inventory.ts';
 import { ANSWER_WITHIN, openDatabase, openPool } from './db/pool.ts';
+import { Sealer } from './db/sealer.ts';
 import { distinctChanges, uncertainChanges } from './db/statements.ts';
 import type { Database } from './db/tables.ts';
 import { Writer } from './db/writer.ts';
@@ -23,6 +24,8 @@ import { bindOps, type Ops } from './ops/ops.ts';
 
 export interface CoreOptions {
   databaseUrl: string;
+  /** 32 bytes, the same for all control planes of a database. */
+  sealingKey: Buffer;
   log: Logger;
   heartbeatMs?: number;
   /** Connections for everything but the writer, which has its own. */
@@ -36,6 +39,7 @@ export interface Core {
   db: Kysely<Database>;
   /** The same without limits of time: for migrations and audits. */
   patientDb: Kysely<Database>;
+  sealer: Sealer;
   feed: Feed;
   inventory: Inventory;
   writer: Writer;
@@ -60,8 +64,9 @@ export interface Core {
 const WRITER_CONNECTIONS = 2;
 
 /** Wires the parts; nothing runs by itself before `start`. */
-export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 }: CoreOptions): Core {
+export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConnections = 8 }: CoreOptions): Core {
   const processId = randomUUID();
+  const sealer = new Sealer(sealingKey);
   const pools: Pool[] = [
     openPool(databaseUrl, { connections: readConnections }),
     openPool(databaseUrl, { connections: WRITER_CONNECTIONS, multipleStatements: true }),
@@ -129,7 +134,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     log,
     ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
   });
-  const opsContext: OpsContext = { db, writer, ids, inventory, catchUp, log };
+  const opsContext: OpsContext = { db, writer, ids, inventory, sealer, catchUp, log };
 
   feed.listen((changes, from) => {
     inventory.changed(changes);
@@ -152,6 +157,7 @@ export function createCore({ databaseUrl, log, heartbeatMs, readConnections = 8 
     processId,
     db,
     patientDb,
+    sealer,
     feed,
     inventory,
     writer,

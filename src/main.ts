@@ -17,7 +17,9 @@ const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--orig
 
 Environment
   DATABASE_URL    ${DATABASE_URL_FORM} (required)
-  VIRTGRAPH_DATA  folder of the admin token (default .virtgraph)
+  VIRTGRAPH_DATA  folder of the admin token and the sealing key (default .virtgraph)
+  VIRTGRAPH_SEALING_KEY_FILE
+                  where the sealing key is, which all control planes of a database share (default: in VIRTGRAPH_DATA)
   LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
 
@@ -56,7 +58,12 @@ if (values.help) {
 const port = Number(values.port);
 if (!Number.isInteger(port) || port < 0 || port > 65_535)
   fail(`--port takes a number up to 65535, not ${values.port}.`);
-const { DATABASE_URL: databaseUrl, VIRTGRAPH_DATA = '.virtgraph', LOG_LEVEL = 'info' } = process.env;
+const {
+  DATABASE_URL: databaseUrl,
+  VIRTGRAPH_DATA = '.virtgraph',
+  VIRTGRAPH_SEALING_KEY_FILE,
+  LOG_LEVEL = 'info',
+} = process.env;
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
 if (!databaseUrl) fail('DATABASE_URL is not set.');
 const databaseProblem = databaseUrlProblem('DATABASE_URL', databaseUrl);
@@ -74,6 +81,7 @@ const control = await startControl({
   host: values.host,
   port,
   adminTokenPath: join(dataPath, 'admin-token'),
+  sealingKeyPath: resolve(VIRTGRAPH_SEALING_KEY_FILE ?? join(dataPath, 'sealing-key')),
   log,
   origins: values.origin,
   ...(values.advertise === undefined ? {} : { advertise: values.advertise }),

@@ -352,6 +352,11 @@ export interface FeedHeadTable {
   event_trimmed_to: Defaulted<number>;
 }
 
+export interface SealingCheckTable {
+  id: number;
+  sealed: Buffer;
+}
+
 export interface Database {
   domain: DomainTable;
   account: AccountTable;
@@ -380,6 +385,7 @@ export interface Database {
   event: EventTable;
   change: ChangeTable;
   feed_head: FeedHeadTable;
+  sealing_check: SealingCheckTable;
 }
 
 export type Zone = Selectable<ZoneTable>;

@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
 import type { Ids } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
+import type { Sealer } from '../db/sealer.ts';
 import type { Database } from '../db/tables.ts';
 import type { Writer } from '../db/writer.ts';
 import type { UserErrorData } from '../domain/errors.ts';
@@ -12,6 +13,7 @@ export interface OpsContext {
   writer: Writer;
   ids: Ids;
   inventory: Inventory;
+  sealer: Sealer;
   /** Brings the inventory up to all that was committed before, wherever: nobody is refused for what is over. */
   catchUp: () => Promise<void>;
   log: Logger;

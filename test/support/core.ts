@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
 import pino from 'pino';
 import { type Core, createCore } from '../../src/core.ts';
@@ -20,9 +21,12 @@ export function recordingLog(): { log: pino.Logger; lines: Record<string, unknow
   return { log, lines };
 }
 
+/** Cores of one test work on one database. */
+const SEALING_KEY = randomBytes(32);
+
 /** A control plane without its loops: whoever needs a round of one calls it. */
 export async function openCore(databaseUrl: string, log: pino.Logger = pino({ level: 'silent' })): Promise<Core> {
-  const core = createCore({ databaseUrl, log, readConnections: 4 });
+  const core = createCore({ databaseUrl, sealingKey: SEALING_KEY, log, readConnections: 4 });
   await core.start();
   return core;
 }
