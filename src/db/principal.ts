@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Actor } from '../domain/authorize.ts';
 import { both, type Reach, rightsOfRole } from '../domain/permission.ts';
+import { membershipsOf } from './memberships.ts';
 import type { Database } from './tables.ts';
 
 interface KeyRow {
@@ -51,10 +52,13 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
   const row = rows[0];
   if (!row) return { kind: 'anonymous' };
   const own = rightsOfRole({ id: row.role_id, reach: row.reach, rules: row.rules });
-  const { reach, permissions } =
+  const narrowing =
     row.key_role_id === null
-      ? own
-      : both(own, rightsOfRole({ id: row.key_role_id, reach: row.key_reach!, rules: row.key_rules! }));
+      ? null
+      : rightsOfRole({ id: row.key_role_id, reach: row.key_reach!, rules: row.key_rules! });
+  const { reach, permissions } = narrowing ? both(own, narrowing) : own;
+  const user = { id: row.user_id, accountId: row.account_id };
+  const { projects, roleIds } = await membershipsOf(db, user, own, narrowing);
   return {
     kind: 'user',
     userId: row.user_id,
@@ -62,8 +66,9 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     accountId: row.account_id,
     domainPath: row.path,
     name: `${row.account_name}/${row.user_name}`,
-    roleIds: row.key_role_id === null ? [row.role_id] : [row.role_id, row.key_role_id],
+    roleIds: [row.role_id, ...(row.key_role_id === null ? [] : [row.key_role_id]), ...roleIds],
     reach,
     permissions,
+    projects,
   };
 }

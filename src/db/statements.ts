@@ -40,6 +40,7 @@ const PATCH_ORDER: PatchTable[] = [
   'role',
   'user',
   'api_key',
+  'project_member',
   'zone',
   'pod',
   'cluster',

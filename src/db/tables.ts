@@ -1,4 +1,5 @@
 import type { ColumnType, Selectable } from 'kysely';
+import type { AccountType } from '../domain/authorize.ts';
 import type { HostLinkState, HostWantedState, WantedState } from '../domain/host-state.ts';
 import type { JobState, StepDirection, StepState } from '../domain/job-state.ts';
 import type { TargetKind } from '../domain/kinds.ts';
@@ -76,6 +77,7 @@ export interface DomainTable extends Named {
 
 export interface AccountTable extends Named {
   domain_id: number;
+  type: Defaulted<AccountType>;
   wanted_state: Defaulted<WantedState>;
 }
 
@@ -92,6 +94,21 @@ export interface UserTable extends Named {
   account_id: number;
   role_id: number;
   wanted_state: Defaulted<WantedState>;
+}
+
+export interface ProjectMemberTable {
+  id: number;
+  uid: Buffer;
+  /** The project. */
+  account_id: number;
+  /** All users of an account, or one user. */
+  member_account_id: number | null;
+  member_user_id: number | null;
+  role_id: number;
+  generation: Defaulted<number>;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
 }
 
 export interface ApiKeyTable {
@@ -363,6 +380,7 @@ export interface Database {
   role: RoleTable;
   user: UserTable;
   api_key: ApiKeyTable;
+  project_member: ProjectMemberTable;
   zone: ZoneTable;
   pod: PodTable;
   cluster: ClusterTable;
@@ -392,6 +410,7 @@ export type Zone = Selectable<ZoneTable>;
 export type Pod = Selectable<PodTable>;
 export type Domain = Selectable<DomainTable>;
 export type Account = Selectable<AccountTable>;
+export type ProjectMember = Selectable<ProjectMemberTable>;
 export type User = Selectable<UserTable>;
 export type Role = Selectable<RoleTable>;
 export type Cluster = Selectable<ClusterTable>;

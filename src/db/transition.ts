@@ -151,7 +151,8 @@ export interface Absent {
     | 'domain'
     | 'account'
     | 'user'
-    | 'api_key';
+    | 'api_key'
+    | 'project_member';
   column: string;
   id: number;
 }

@@ -10,6 +10,18 @@ import {
 } from './permission.ts';
 
 /** Someone of an account, by what the token allows. */
+/** A project has members of other accounts instead of users of its own. */
+export const ACCOUNT_TYPES = ['ACCOUNT', 'PROJECT'] as const;
+export type AccountType = (typeof ACCOUNT_TYPES)[number];
+
+/** What a user may do in a project. */
+export interface Membership {
+  memberId: number;
+  /** Where the project stands: ids of the domains from the root down, each between slashes. */
+  domainPath: string;
+  permissions: Permissions;
+}
+
 export interface UserActor {
   kind: 'user';
   userId: number;
@@ -19,10 +31,13 @@ export interface UserActor {
   domainPath: string;
   /** As it stands in jobs and events: account/user. */
   name: string;
-  /** Of the user and of the key. */
+  /** Of the user, of the key, and in projects. */
   roleIds: readonly number[];
   reach: Reach;
+  /** With what is of the own account, and of whatever else the reach has. */
   permissions: Permissions;
+  /** By the id of the project's account. */
+  projects: ReadonlyMap<number, Membership>;
 }
 
 /** Who asks. `system` files repairs; it never comes from outside. */
@@ -36,7 +51,7 @@ export type Actor =
 export const actorName = (actor: Actor): string => (actor.kind === 'anonymous' ? 'anonymous' : actor.name);
 
 /** What decides who somebody is and what he may do. */
-export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key'] as const;
+export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key', 'project_member'] as const;
 
 /** Whether what an actor may do can have changed with a change of this object. */
 export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }): boolean {
@@ -47,11 +62,13 @@ export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }
     case 'api_key':
       return actor.keyId === id;
     case 'account':
-      return actor.accountId === id;
+      return actor.accountId === id || actor.projects.has(id);
     case 'role':
       return actor.roleIds.includes(id);
     case 'domain':
-      return actor.domainPath.includes(`/${id}/`);
+      return [actor, ...actor.projects.values()].some(({ domainPath }) => domainPath.includes(`/${id}/`));
+    case 'project_member':
+      return [...actor.projects.values()].some(({ memberId }) => memberId === id);
     default:
       return false;
   }
@@ -99,10 +116,39 @@ export function rightsOf(actor: Actor): Rights {
   return actor.kind === 'anonymous' ? NOTHING : EVERYTHING;
 }
 
-/** Whether the actor's role has the verb for a kind at all. */
+/** Whether any role of the actor has the verb for a kind at all. */
 export function may(actor: Actor, verb: Verb, kind: GuardedKind): boolean {
-  if (actor.kind === 'user') return actor.permissions.has(`${verb} ${kind}`);
-  return actor.kind !== 'anonymous';
+  if (actor.kind !== 'user') return actor.kind !== 'anonymous';
+  return actor.permissions.has(`${verb} ${kind}`) || (isOwned(kind) && projectsWith(actor, verb, kind).length > 0);
+}
+
+/** Ids of the projects in which a user has the verb for a kind. */
+export function projectsWith({ projects }: UserActor, verb: Verb, kind: GuardedKind): number[] {
+  const found: number[] = [];
+  for (const [id, { permissions }] of projects) if (permissions.has(`${verb} ${kind}`)) found.push(id);
+  return found;
+}
+
+/**
+ * Whether the actor has the verb for this very object: in a project the role there counts, whatever the user's own role
+ * is; elsewhere that one does. Says nothing of whether the object is there for him: that is `sees`.
+ */
+export function mayWith(actor: Actor, verb: Verb, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {
+  if (actor.kind !== 'user') return actor.kind !== 'anonymous';
+  const permission = `${verb} ${kind}`;
+  const owner = isOwned(kind) ? ownerOf(kind, row) : null;
+  if (owner !== null && actor.projects.get(owner)?.permissions.has(permission)) return true;
+  return actor.permissions.has(permission) && (owner === null || isWithin(actor, owner, tenancy));
+}
+
+/** What an actor has with what an account owns; nobody gives more than that in a project. */
+export function rightsIn(actor: Actor, account: number, tenancy: Tenancy): Rights {
+  const own = rightsOf(actor);
+  if (actor.kind !== 'user') return own;
+  const there = actor.projects.get(account)?.permissions ?? new Set<string>();
+  return isWithin(actor, account, tenancy)
+    ? { ...own, permissions: own.permissions.union(there) }
+    : { reach: 'ACCOUNT', permissions: there };
 }
 
 /**
@@ -116,6 +162,17 @@ export function authorize(actor: Actor, verb: Verb, kind: GuardedKind): void {
   throw new VirtgraphError({
     code: 'FORBIDDEN',
     message: `Your role may not ${verb} a ${kind.replaceAll('_', ' ')}.`,
+  });
+}
+
+/** As `authorize`, for an object that the actor sees. @throws VirtgraphError FORBIDDEN */
+export function authorizeWith(actor: Actor, verb: Verb, kind: GuardedKind, row: Owned, tenancy: Tenancy): void {
+  if (mayWith(actor, verb, kind, row, tenancy)) return;
+  const owner = ownerOf(kind, row);
+  const where = actor.kind === 'user' && owner !== null && actor.projects.has(owner) ? ' in this project' : ' here';
+  throw new VirtgraphError({
+    code: 'FORBIDDEN',
+    message: `Your role${where} may not ${verb} a ${kind.replaceAll('_', ' ')}.`,
   });
 }
 
@@ -138,18 +195,19 @@ export const OWNED_KINDS = [
   'account',
   'user',
   'api_key',
+  'project_member',
 ] as const satisfies GuardedKind[];
 const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 
 /** Whether an object exists for the actor. What it may not see is as absent as what never was. */
 export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {
   if (!may(actor, 'read', kind)) return false;
-  if (actor.kind !== 'user' || actor.reach === 'ALL') return true;
+  if (actor.kind !== 'user') return true;
+  if (actor.reach === 'ALL' && actor.permissions.has(`read ${kind}`)) return true;
   if (kind === 'domain') return actor.reach === 'ACCOUNT' ? row.path === actor.domainPath : isBelow(actor, row.path);
   if (kind === 'role') return grantableReaches(actor).includes(row.reach!);
   if (!isOwned(kind)) return true;
-  const owner = ownerOf(kind, row);
-  return owner === null ? kind === 'template' : isWithin(actor, owner, tenancy);
+  return ownerOf(kind, row) === null ? kind === 'template' : mayWith(actor, 'read', kind, row, tenancy);
 }
 
 const isBelow = (actor: UserActor, path: string | undefined): boolean => path?.startsWith(actor.domainPath) ?? false;

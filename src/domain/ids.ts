@@ -15,6 +15,7 @@ export const ID_PREFIX = {
   user: 'user',
   role: 'role',
   api_key: 'key',
+  project_member: 'mem',
 } as const;
 
 export type ResourceKind = keyof typeof ID_PREFIX;

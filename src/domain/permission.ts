@@ -24,6 +24,7 @@ export const GUARDED_KINDS = [
   'user',
   'role',
   'api_key',
+  'project_member',
 ] as const;
 export type GuardedKind = (typeof GUARDED_KINDS)[number];
 
@@ -80,7 +81,13 @@ const allow = (verb: Rule['verb'], kind: Rule['kind']): Rule => ({ effect: 'ALLO
 const KNOWN = [
   ...(['zone', 'offering', 'template'] as const),
   ...(['vm', 'volume', 'job', 'event'] as const),
-  ...(['domain', 'account', 'user', 'role', 'api_key'] as const),
+  ...(['domain', 'account', 'user', 'role', 'api_key', 'project_member'] as const),
+];
+
+const USER = [
+  ...(['vm', 'volume', 'api_key'] as const).map((kind) => allow('*', kind)),
+  allow('operate', 'job'),
+  ...KNOWN.map((kind) => allow('read', kind)),
 ];
 
 /** The rules of the roles that every installation has, by the id of their rows in schema/mysql/0002-tenants.sql. */
@@ -89,18 +96,18 @@ export const BUILT_IN_RULES: Record<number, readonly Rule[]> = {
   1: [allow('*', '*')],
   // domain admin
   2: [
-    ...(['vm', 'volume', 'domain', 'account', 'user', 'role', 'api_key'] as const).map((k) => allow('*', k)),
+    ...(['vm', 'volume', 'domain', 'account', 'user', 'role', 'api_key', 'project_member'] as const).map((k) =>
+      allow('*', k),
+    ),
     allow('operate', 'job'),
     ...KNOWN.map((kind) => allow('read', kind)),
   ],
   // user
-  3: [
-    ...(['vm', 'volume', 'api_key'] as const).map((kind) => allow('*', kind)),
-    allow('operate', 'job'),
-    ...KNOWN.map((kind) => allow('read', kind)),
-  ],
+  3: USER,
   // read-only
   4: KNOWN.map((kind) => allow('read', kind)),
+  // project admin
+  5: [allow('*', 'project_member'), ...USER],
 };
 
 /** A row of `role`: the rules of those that every installation has come with the program. */

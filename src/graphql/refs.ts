@@ -11,6 +11,7 @@ import type {
   OfferingRow,
   PodRow,
   PrimaryStorageRow,
+  ProjectMemberRow,
   RoleRow,
   TemplateRow,
   UserRow,
@@ -37,6 +38,8 @@ export const UserRef = builder.objectRef<UserRow>('User');
 export const RoleRef = builder.objectRef<RoleRow>('Role');
 export const ApiKeyRef = builder.objectRef<ApiKeyRow>('ApiKey');
 
+export const ProjectMemberRef = builder.objectRef<ProjectMemberRow>('ProjectMember');
+
 export const REF_OF = {
   zone: ZoneRef,
   pod: PodRef,
@@ -53,4 +56,5 @@ export const REF_OF = {
   user: UserRef,
   role: RoleRef,
   api_key: ApiKeyRef,
+  project_member: ProjectMemberRef,
 } as const satisfies Record<ResourceKind, unknown>;

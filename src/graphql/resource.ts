@@ -1,4 +1,4 @@
-import { isKept, isOperators, may, restsOn, rightsOf } from '../domain/authorize.ts';
+import { isKept, isOperators, mayWith, restsOn, rightsOf } from '../domain/authorize.ts';
 import type { WantedState } from '../domain/host-state.ts';
 import { excess, rightsOfRole, type Verb } from '../domain/permission.ts';
 import { builder, type GraphTypes } from './builder.ts';
@@ -74,7 +74,9 @@ export function namedFields<P extends Named>(
       resolve: (row, _args, context) =>
         row.deleted_at === null
           ? ACTIONS[row.wanted_state].filter(
-              (action) => may(context.actor, VERB_OF[action], kind) && !isRefused(context, kind, row, action),
+              (action) =>
+                mayWith(context.actor, VERB_OF[action], kind, row, context.inventory) &&
+                !isRefused(context, kind, row, action),
             )
           : [],
     }),

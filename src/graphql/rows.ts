@@ -144,8 +144,20 @@ const COLUMNS = {
     'changes',
   ],
   domain: [...NAMED, 'parent_id', 'path'],
-  account: [...NAMED, 'domain_id'],
+  account: [...NAMED, 'domain_id', 'type'],
   user: [...NAMED, 'account_id', 'role_id'],
+  project_member: [
+    'id',
+    'uid',
+    'account_id',
+    'member_account_id',
+    'member_user_id',
+    'role_id',
+    'generation',
+    'created_at',
+    'updated_at',
+    'deleted_at',
+  ],
   role: [...NAMED, 'reach', 'rules', 'built_in'],
   api_key: [
     'id',
@@ -179,6 +191,7 @@ export type VolumeRow = Row<'volume'>;
 export type EventRow = Row<'event'>;
 export type DomainRow = Row<'domain'>;
 export type AccountRow = Row<'account'>;
+export type ProjectMemberRow = Row<'project_member'>;
 export type UserRow = Row<'user'>;
 export type RoleRow = Row<'role'>;
 export type ApiKeyRow = Row<'api_key'>;

@@ -10,6 +10,7 @@ import './template.ts';
 import './domain.ts';
 import './account.ts';
 import './user.ts';
+import './project-member.ts';
 import './role.ts';
 import './api-key.ts';
 import './vm.ts';

@@ -1,5 +1,5 @@
 import { type Actor, actorName, domainsOf, rightsOf, type UserActor } from '../domain/authorize.ts';
-import type { GuardedKind, Verb } from '../domain/permission.ts';
+import type { GuardedKind, Permissions, Verb } from '../domain/permission.ts';
 import { builder } from './builder.ts';
 import type { GraphContext } from './context.ts';
 import { loadersOf } from './loaders.ts';
@@ -17,6 +17,29 @@ const ViewerKindRef = builder.enumType('ViewerKind', {
     SYSTEM: { description: 'Virtgraph itself; it never comes from outside.', value: 'system' },
   } as const,
 });
+
+const ViewerProjectRef = builder.objectRef<{ id: number; permissions: Permissions }>('ViewerProject').implement({
+  description: 'A project that the caller shares.',
+  fields: (t) => ({
+    project: t.field({
+      type: AccountRef,
+      nullable: true,
+      description: 'What is shared. Null for who may not look at it.',
+      resolve: ({ id }, _args, context) => find(context, 'account', id),
+    }),
+    permissions: t.field({
+      type: [PermissionRef],
+      description: 'What the caller may do in it.',
+      resolve: ({ permissions }) => listed(permissions),
+    }),
+  }),
+});
+
+const listed = (permissions: Permissions) =>
+  [...permissions].map((permission) => {
+    const [verb, kind] = permission.split(' ') as [Verb, GuardedKind];
+    return { verb, kind };
+  });
 
 const ViewerRef = builder.objectRef<Known>('Viewer').implement({
   description: 'Who is asking.',
@@ -57,12 +80,14 @@ const ViewerRef = builder.objectRef<Known>('Viewer').implement({
     }),
     permissions: t.field({
       type: [PermissionRef],
-      description: 'All that it may do: what the roles of user and key both allow. What is not here is FORBIDDEN.',
-      resolve: (viewer) =>
-        [...rightsOf(viewer).permissions].map((permission) => {
-          const [verb, kind] = permission.split(' ') as [Verb, GuardedKind];
-          return { verb, kind };
-        }),
+      description:
+        'All that it may do: what the roles of user and key both allow. What is not here, and in none of its projects, is FORBIDDEN.',
+      resolve: (viewer) => listed(rightsOf(viewer).permissions),
+    }),
+    projects: t.field({
+      type: [ViewerProjectRef],
+      description: 'The projects that it shares, each with what it may do there.',
+      resolve: (viewer) => [...(asUser(viewer)?.projects ?? [])].map(([id, { permissions }]) => ({ id, permissions })),
     }),
   }),
 });

@@ -1,6 +1,6 @@
 import { sql } from 'kysely';
 import type { VmUsage } from '../db/tables.ts';
-import { may } from '../domain/authorize.ts';
+import { mayWith } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { allowedVmActions, verbOfVmAction } from '../domain/vm-state.ts';
 import { builder } from './builder.ts';
@@ -154,7 +154,9 @@ VmRef.implement({
       type: [VmActionRef],
       description: 'What the caller can ask of it in its state.',
       resolve: (vm, _args, context) =>
-        allowedVmActions(vm.state).filter((action) => may(context.actor, verbOfVmAction(action), 'vm')),
+        allowedVmActions(vm.state).filter((action) =>
+          mayWith(context.actor, verbOfVmAction(action), 'vm', vm, context.inventory),
+        ),
     }),
     activeJob: t.field({
       type: JobRef,

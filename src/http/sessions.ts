@@ -15,7 +15,9 @@ export type Authenticate = (token: string | null) => Promise<Actor>;
 /** What decides whether two actors see the same: identical subscriptions share an execution within one scope. */
 export const scopeOf = (actor: Actor): string => {
   if (actor.kind === 'root-admin') return actor.kind;
-  return JSON.stringify(actor.kind === 'user' ? { ...actor, permissions: [...actor.permissions] } : actor);
+  return JSON.stringify(actor, (_key, value: unknown) =>
+    value instanceof Set || value instanceof Map ? [...value] : value,
+  );
 };
 
 /** Looks the tokens of all that is open up again and again, so that a revoked one ends what it opened. */

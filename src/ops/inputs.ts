@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ACCOUNT_TYPES } from '../domain/authorize.ts';
 import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 import { hasControlCharacters, nameProblem } from '../domain/name.ts';
 import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
@@ -101,8 +102,16 @@ export const INPUTS = {
 
   createDomain: only({ parentId: idOf('domain'), name }),
   updateDomain: update('domain', { name: name.nullish() }),
-  createAccount: only({ domainId: idOf('domain'), name }),
+  createAccount: only({ domainId: idOf('domain'), name, type: z.enum(ACCOUNT_TYPES).nullish() }),
   updateAccount: update('account', { name: name.nullish() }),
+  addProjectMember: only({
+    projectId: idOf('account'),
+    accountId: idOf('account').nullish(),
+    userId: idOf('user').nullish(),
+    roleId: idOf('role'),
+  }),
+  updateProjectMember: update('project_member', { roleId: idOf('role').nullish() }),
+  removeProjectMember: byId('project_member'),
   createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
   updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),
   createApiKey: only({

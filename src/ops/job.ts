@@ -1,5 +1,4 @@
 import { visible } from '../db/visible.ts';
-import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
@@ -12,11 +11,12 @@ import { ACTION_OF_KIND, type VmRequest } from '../jobs/vm-plan.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
+import { mustHaveRightWith } from './rights.ts';
 import { actOn } from './vm.ts';
 import { createAgain } from './vm-create.ts';
 
-/** @throws VirtgraphError NOT_FOUND */
-async function findJob(context: OpsContext, id: string, actor: Actor): Promise<JobView & { input: unknown }> {
+/** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+async function findJob(context: OpsContext, id: string, asker: Asker): Promise<JobView & { input: unknown }> {
   const uid = decodeIdOf('job', id);
   const row =
     uid &&
@@ -24,10 +24,11 @@ async function findJob(context: OpsContext, id: string, actor: Actor): Promise<J
       .selectFrom('job')
       .select(['id', 'input'])
       .where('uid', '=', uid)
-      .where(visible(actor, 'job'))
+      .where(visible(asker.actor, 'job'))
       .executeTakeFirst());
   const job = row && (await readJobs(context.db, [row.id]))[0];
   if (!job) throw notFound('job', ['id']);
+  await mustHaveRightWith(context, asker, 'job', { account_id: job.target.accountId });
   return { ...job, input: JSON.parse(row.input) };
 }
 
@@ -44,7 +45,7 @@ export const cancelJob = mutation(
   { verb: 'operate', kind: 'job' },
   INPUTS.cancelJob,
   async (context, input, asker) => {
-    const job = await findJob(context, input.id, asker.actor);
+    const job = await findJob(context, input.id, asker);
     // First of all: a job whose host fell silent before it heard of the cancel would else wait for ever.
     if (resolutionsOf(job).includes('ROLL_BACK')) return written(job, cancelledStuck(workflowOf(job.kind), job));
     if (job.state === 'CANCELLED' || (job.cancelRequested && !isEnded(job.state)))
@@ -67,7 +68,7 @@ export const resolveJob = mutation(
   { verb: 'update', kind: 'job' },
   INPUTS.resolveJob,
   async (context, input, asker) => {
-    const job = await findJob(context, input.id, asker.actor);
+    const job = await findJob(context, input.id, asker);
     const choices = resolutionsOf(job);
     if (!choices.includes(input.resolution)) {
       throw new VirtgraphError({
@@ -98,7 +99,7 @@ export const retryJob = mutation(
   { verb: 'operate', kind: 'job' },
   INPUTS.retryJob,
   async (context, input, asker) => {
-    const job = await findJob(context, input.id, asker.actor);
+    const job = await findJob(context, input.id, asker);
     if (job.state === 'NEEDS_ATTENTION') return written(job, resolved(workflowOf(job.kind), job, 'RETRY_STEP'));
     if (job.state !== 'FAILED' && job.state !== 'CANCELLED') throw notRetryable(job, `The job is ${job.state}.`);
     const decision = await again(context, job, asker);

@@ -22,6 +22,8 @@ export type Decision =
 
 export interface Asker {
   actor: Actor;
+  /** What the mutation does with what it is about. */
+  verb: Verb;
   name: string;
   reason: string | null;
 }
@@ -49,7 +51,7 @@ export function mutation<I extends Base>(
     const parsed = schema.safeParse(raw);
     if (!parsed.success) return refused(parsed.error.issues.map(inputError));
     const input = parsed.data;
-    const asker: Asker = { actor, name: actorName(actor), reason: input.reason ?? null };
+    const asker: Asker = { actor, verb: rights.verb, name: actorName(actor), reason: input.reason ?? null };
     const key = input.idempotencyKey ? keyOf(actorKey(actor), name, input.idempotencyKey, input) : null;
     try {
       return await attempt(context, key, () => decide(context, input, asker));
@@ -83,7 +85,7 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
           if (before) return before;
           break;
         }
-        throw new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'This name is taken.', path: ['name'] });
+        throw alreadyExists(outcome.key);
       case 'full':
       case 'gone':
         await context.inventory.doubt(transition.writes);
@@ -94,6 +96,12 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
   }
   throw new VirtgraphError({ code: 'CONFLICT', message: 'Others change this at the same time. Try again.' });
 }
+
+/** @param key the unique key that stands already */
+const alreadyExists = (key: string): VirtgraphError =>
+  key.endsWith('_live_name')
+    ? new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'This name is taken.', path: ['name'] })
+    : new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'It is there already.', path: null });
 
 /** Nothing to write but the key, so that the same request has the same answer whatever becomes of the object meanwhile. */
 async function already(context: OpsContext, key: Key | null, id: number): Promise<Payload> {

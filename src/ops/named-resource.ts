@@ -24,6 +24,7 @@ import type { FieldChange } from '../domain/kinds.ts';
 import type { OpsContext } from './context.ts';
 import { byId } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
+import { mustHaveRightWith } from './rights.ts';
 
 /** The kinds that are named, switched and deleted in the same way. */
 export type NamedKind =
@@ -97,7 +98,11 @@ const INSIDE: Record<NamedKind, Inside[]> = {
   ],
   // Its keys go with it.
   user: [],
-  role: [inside('user', 'role_id', 'user'), inside('api_key', 'role_id', 'API key')],
+  role: [
+    inside('user', 'role_id', 'user'),
+    inside('api_key', 'role_id', 'API key'),
+    inside('project_member', 'role_id', 'project member'),
+  ],
 };
 
 const NAMES_SHOWN = 5;
@@ -133,9 +138,11 @@ async function findToChange<K extends NamedKind>(
   context: OpsContext,
   kind: K,
   id: string,
-  { actor }: Asker,
+  asker: Asker,
 ): Promise<RowOf<K>> {
+  const { actor } = asker;
   const row = await find(context, kind, id, ['id'], actor);
+  await mustHaveRightWith(context, asker, kind, row);
   if (!isOperators(actor, kind, row)) return row;
   throw new VirtgraphError({
     code: 'FORBIDDEN',
@@ -145,7 +152,7 @@ async function findToChange<K extends NamedKind>(
 }
 
 /** What is written beside the row itself. */
-interface Also {
+export interface Also {
   writes: Write[];
   changes: Change[];
 }
@@ -325,9 +332,15 @@ async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: { id: num
       .where('deleted_at', 'is', null);
     const { n } = await query.select((eb) => eb.fn.countAll<number>().as('n')).executeTakeFirstOrThrow();
     if (Number(n) === 0) continue;
+    const count = `${n} ${noun[Number(n) === 1 ? 0 : 1]}`;
+    // A membership has no name.
+    if (table === 'project_member') {
+      found.push(count);
+      continue;
+    }
     const some = await query.select('name').orderBy('id').limit(NAMES_SHOWN).execute();
     const names = some.map((r) => r.name).join(', ');
-    found.push(`${n} ${noun[Number(n) === 1 ? 0 : 1]} (${names}${Number(n) > NAMES_SHOWN ? ', …' : ''})`);
+    found.push(`${count} (${names}${Number(n) > NAMES_SHOWN ? ', …' : ''})`);
   }
   if (found.length === 0) return;
   throw new VirtgraphError({

@@ -11,6 +11,7 @@ import { cancelJob, resolveJob, retryJob } from './job.ts';
 import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
 import { createPod, podSwitches, updatePod } from './pod.ts';
 import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
+import { addProjectMember, removeProjectMember, updateProjectMember } from './project-member.ts';
 import { createRole, deleteRole, updateRole } from './role.ts';
 import { registerTemplate, templateSwitches, updateTemplate } from './template.ts';
 import type { TokenPayload } from './told-once.ts';
@@ -76,6 +77,9 @@ const MUTATIONS = {
   enableAccount: accountSwitches.enable,
   disableAccount: accountSwitches.disable,
   deleteAccount: accountSwitches.remove,
+  addProjectMember,
+  updateProjectMember,
+  removeProjectMember,
   createUser,
   updateUser,
   enableUser: userSwitches.enable,

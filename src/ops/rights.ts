@@ -1,6 +1,6 @@
-import { isKept, restsOn, rightsOf } from '../domain/authorize.ts';
+import { authorizeWith, isKept, isOfDomain, type Owned, ownerOf, restsOn, rightsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
-import { excess, type Rights, type RoleRow, rightsOfRole } from '../domain/permission.ts';
+import { excess, type GuardedKind, type Rights, type RoleRow, rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import type { Asker } from './mutation.ts';
 import type { Wanted } from './named-resource.ts';
@@ -10,14 +10,29 @@ const SHOWN = 5;
 const forbidden = (message: string, path: string[]): VirtgraphError =>
   new VirtgraphError({ code: 'FORBIDDEN', message, path });
 
+/** As the kind was authorised, now the very object, which the asker sees. @throws VirtgraphError FORBIDDEN */
+export async function mustHaveRightWith(
+  { inventory }: OpsContext,
+  { actor, verb }: Asker,
+  kind: GuardedKind,
+  row: Owned,
+): Promise<void> {
+  if (isOfDomain(actor)) await inventory.know([ownerOf(kind, row)]);
+  authorizeWith(actor, verb, kind, row, inventory);
+}
+
 /**
  * Nobody gives what he has not, and nobody acts on someone who has more.
  *
  * @param whose `The role x`
  * @throws VirtgraphError FORBIDDEN, which names what is beyond the asker
  */
-export function mustNotExceed({ actor }: Asker, rights: Rights, whose: string, path: string[]): void {
-  const beyond = excess(rights, rightsOf(actor));
+export const mustNotExceed = ({ actor }: Asker, rights: Rights, whose: string, path: string[]): void =>
+  mustNotExceedRights(rightsOf(actor), rights, whose, path);
+
+/** @throws VirtgraphError FORBIDDEN */
+export function mustNotExceedRights(own: Rights, rights: Rights, whose: string, path: string[]): void {
+  const beyond = excess(rights, own);
   if (beyond.length === 0) return;
   const more = beyond.length > SHOWN ? ` and ${beyond.length - SHOWN} more` : '';
   throw forbidden(`${whose} has more rights than you: ${beyond.slice(0, SHOWN).join(', ')}${more}.`, path);

@@ -1,9 +1,11 @@
 import { absent, hold, now, patch } from '../db/transition.ts';
+import { VirtgraphError } from '../domain/errors.ts';
 import { rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
 import { create, find, switches, update } from './named-resource.ts';
+import { membershipsGo } from './project-member.ts';
 import { mayGo, mustNotExceed, mustOutrank, roleOf } from './rights.ts';
 
 /** The role of an id, which the asker may give. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
@@ -19,6 +21,12 @@ export const createUser = mutation(
   INPUTS.createUser,
   async (context, { name, accountId, roleId }, asker) => {
     const account = await find(context, 'account', accountId, ['accountId'], asker.actor);
+    if (account.type === 'PROJECT')
+      throw new VirtgraphError({
+        code: 'INVALID_INPUT',
+        message: `${account.name} is a project: it has members instead of users of its own.`,
+        path: ['accountId'],
+      });
     const role = await grantableRole(context, roleId, asker);
     const row = { account_id: account.id, role_id: role.id, name };
     return create(context, 'user', asker, row, [hold('account', account.id), hold('role', role.id)]);
@@ -48,9 +56,10 @@ export const userSwitches = switches('user', 'User', {
     mayGo('user', user.id, asker, wanted);
     await mustOutrank(context, user, asker, ['id']);
   },
-  /** All keys, and none that is made meanwhile: whoever makes one holds the user. */
-  async along({ db }, user) {
-    const keys = await db
+  /** All keys and memberships, and none that is made meanwhile: whoever makes one holds the user. */
+  async along(context, user) {
+    const memberships = await membershipsGo(context, ['member_user_id'], user.id);
+    const keys = await context.db
       .selectFrom('api_key')
       .select('id')
       .where('user_id', '=', user.id)
@@ -60,8 +69,9 @@ export const userSwitches = switches('user', 'User', {
       writes: [
         ...keys.map(({ id }) => patch('api_key', id, { deleted_at: null }, { deleted_at: now })),
         absent('api_key', 'user_id', user.id),
+        ...memberships.writes,
       ],
-      changes: keys.map(({ id }) => ({ kind: 'api_key' as const, id })),
+      changes: [...keys.map(({ id }) => ({ kind: 'api_key' as const, id })), ...memberships.changes],
     };
   },
 });

@@ -2,7 +2,7 @@ import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
 import type { Offering, Template, Vm } from '../db/tables.ts';
 import { type Hold, holdEnabled } from '../db/transition.ts';
-import { type Actor, authorize, domainsOf, OPERATOR_ACCOUNT, sees } from '../domain/authorize.ts';
+import { type Actor, authorize, authorizeWith, domainsOf, OPERATOR_ACCOUNT, sees } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
 import type { PlacementRequest, PlacementVerdict } from '../domain/placement.ts';
@@ -12,7 +12,7 @@ import { type VmCreateContext, createVm as workflow } from '../jobs/vm-create.ts
 import { placeOrRefuse } from '../jobs/vm-plan.ts';
 import type { OpsContext } from './context.ts';
 import { type ExplainPlacementInput, explainPlacementInput, INPUTS, type Inputs } from './inputs.ts';
-import { type Decision, mutation } from './mutation.ts';
+import { type Asker, type Decision, mutation } from './mutation.ts';
 import { NOUN } from './named-resource.ts';
 
 const GIB = 2 ** 30;
@@ -39,10 +39,7 @@ export const createVm = mutation(
     return planCreate(context, {
       vmId: await context.ids.take(),
       vmUid: newUid(),
-      accountId:
-        input.accountId == null
-          ? ownAccount(asker.actor)
-          : known(inventory, 'account', input.accountId, 'accountId', asker.actor).id,
+      accountId: accountFor(inventory, input.accountId ?? null, asker),
       epoch: 1,
       zoneId: zone.id,
       ...wantedPlace(inventory, input, asker.actor),
@@ -59,6 +56,13 @@ export const createVm = mutation(
     });
   },
 );
+
+/** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+function accountFor(inventory: Inventory, id: string | null, { actor, verb }: Asker): number {
+  const account = id === null ? ownAccount(actor) : known(inventory, 'account', id, 'accountId', actor).id;
+  authorizeWith(actor, verb, 'vm', { account_id: account }, inventory);
+  return account;
+}
 
 const ownAccount = (actor: Actor): number => (actor.kind === 'user' ? actor.accountId : OPERATOR_ACCOUNT);
 

@@ -13,12 +13,13 @@ import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 import { find, mustBeGeneration } from './named-resource.ts';
+import { mustHaveRightWith } from './rights.ts';
 
 /** Jobs that may wait for one VM. */
 const QUEUE_MAX = 16;
 
-/** @throws VirtgraphError NOT_FOUND */
-export async function findVm(context: OpsContext, id: string, actor: Actor): Promise<Vm> {
+/** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+export async function findVm(context: OpsContext, id: string, asker: Asker): Promise<Vm> {
   const uid = decodeIdOf('vm', id);
   const vm =
     uid &&
@@ -27,9 +28,10 @@ export async function findVm(context: OpsContext, id: string, actor: Actor): Pro
       .selectAll()
       .where('uid', '=', uid)
       .where('deleted_at', 'is', null)
-      .where(visible(actor, 'vm'))
+      .where(visible(asker.actor, 'vm'))
       .executeTakeFirst());
   if (!vm) throw notFound('VM', ['id']);
+  await mustHaveRightWith(context, asker, 'vm', vm);
   return vm;
 }
 
@@ -63,7 +65,7 @@ const action = <
     { verb: act === 'DESTROY' || act === 'EXPUNGE' ? 'delete' : 'operate', kind: 'vm' },
     INPUTS[name],
     async (context, input: ActionInput, asker) => {
-      const vm = await findVm(context, input.id, asker.actor);
+      const vm = await findVm(context, input.id, asker);
       return actOn(context, vm, act, await requestOf(context, input, asker.actor), asker, null);
     },
   );
@@ -135,7 +137,7 @@ export const updateVm = mutation(
   { verb: 'update', kind: 'vm' },
   INPUTS.updateVm,
   async (context, input, asker) => {
-    const vm = await findVm(context, input.id, asker.actor);
+    const vm = await findVm(context, input.id, asker);
     mustBeGeneration(vm, input.expectedGeneration);
     const decision = decideVm(vm.state, 'UPDATE');
     if (decision.kind === 'deny') throw invalidState(vm, 'UPDATE', decision.allowed);

@@ -15,6 +15,7 @@ const user = (userId: number, keyId = userId): UserActor => ({
   name: `acme/user-${userId}`,
   roleIds: [3],
   reach: 'ACCOUNT',
+  projects: new Map(),
   permissions: new Set(),
 });
 

@@ -10,7 +10,15 @@ import { type Control, startControl } from '../../src/control.ts';
 import { emptyTransition, now, patch, type Transition } from '../../src/db/transition.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertUser, type PlacedDomain, ROLE } from '../support/tenants.ts';
+import {
+  insertAccount,
+  insertApiKey,
+  insertDomain,
+  insertMember,
+  insertUser,
+  type PlacedDomain,
+  ROLE,
+} from '../support/tenants.ts';
 import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
 
 const EVENTS = 1_000;
@@ -41,6 +49,8 @@ describe('what is revoked', () => {
     user: Placed;
     key: Placed & { token: string };
     vm: Placed;
+    /** Where the VM belongs to a project. */
+    member?: Placed;
   }
   async function tenant(): Promise<Tenant> {
     const { db } = database;
@@ -50,6 +60,17 @@ describe('what is revoked', () => {
     const vm = await insertVm(db, world, { account_id: account.id });
     for (const { core } of planes) await core.inventory.load();
     return { account, user, key, vm };
+  }
+
+  /** Whose VM belongs to a project. */
+  async function sharer(): Promise<Tenant> {
+    const { db } = database;
+    const { user, key } = await tenant();
+    const project = await insertAccount(db, domain, { type: 'PROJECT' });
+    const member = await insertMember(db, project, { user }, ROLE.user);
+    const vm = await insertVm(db, world, { account_id: project.id });
+    for (const { core } of planes) await core.inventory.load();
+    return { account: project, user, key, vm, member };
   }
 
   const written = async (transition: Partial<Transition>): Promise<void> => {
@@ -138,7 +159,16 @@ describe('what is revoked', () => {
       writes: [patch('user', user.id, {}, { role_id: ROLE.readOnly })],
       changes: [{ kind: 'user', id: user.id }],
     }),
+    'a membership ends': ({ member }) => ({
+      writes: [patch('project_member', member!.id, {}, { deleted_at: now })],
+      changes: [{ kind: 'project_member', id: member!.id }],
+    }),
+    'a project is disabled': ({ account }) => ({
+      writes: [patch('account', account.id, {}, { wanted_state: 'DISABLED' })],
+      changes: [{ kind: 'account', id: account.id }],
+    }),
   };
+  const OF_PROJECTS = ['a membership ends', 'a project is disabled'];
 
   for (const [what, revocation] of Object.entries(REVOCATIONS))
     for (const [where, at] of [
@@ -146,7 +176,7 @@ describe('what is revoked', () => {
       ['at another control plane', 1],
     ] as const)
       it(`hears of none of ${EVENTS} events that come after it, when ${what} ${where}`, async () => {
-        const one = await tenant();
+        const one = await (OF_PROJECTS.includes(what) ? sharer() : tenant());
         const listener = listen(planes[at]!, one);
         await listener.opened;
         await listener.first;

@@ -176,10 +176,17 @@ describe('tenants in the graph', () => {
     });
     const names = async (token: string) =>
       (await ask(token, '{ roles { nodes { name } } }')).roles.nodes.map(({ name }: Named) => name);
-    assert.deepEqual(await names(root), ['root admin', 'domain admin', 'user', 'read-only', 'auditor']);
-    assert.deepEqual(await names(admin), ['domain admin', 'user', 'read-only']);
+    assert.deepEqual(await names(root), [
+      'root admin',
+      'domain admin',
+      'user',
+      'read-only',
+      'project admin',
+      'auditor',
+    ]);
+    assert.deepEqual(await names(admin), ['domain admin', 'user', 'read-only', 'project admin']);
     const { token } = await customer('viewers');
-    assert.deepEqual(await names(token), ['user', 'read-only']);
+    assert.deepEqual(await names(token), ['user', 'read-only', 'project admin']);
     const built = await ask(root, 'query ($id: ID!) { role(id: $id) { builtIn rules { effect verb kind } } }', {
       id: await roleId(ROLE.rootAdmin),
     });

@@ -43,6 +43,7 @@ describe('who a token belongs to', () => {
       name: 'acme/alice',
       roleIds: [ROLE.user],
       reach: 'ACCOUNT',
+      projects: new Map(),
     });
     assert.ok(permissions.has('create vm'));
     assert.ok(!permissions.has('read host'));

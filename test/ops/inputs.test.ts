@@ -7,7 +7,7 @@ import type { Payload } from '../../src/ops/context.ts';
 import { INPUTS } from '../../src/ops/inputs.ts';
 import { ADMIN, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser } from '../support/tenants.ts';
+import { insertAccount, insertApiKey, insertDomain, insertMember, insertRole, insertUser } from '../support/tenants.ts';
 import { insertJob, insertVm, insertWorld, type World } from '../support/world.ts';
 
 type Input = Record<string, unknown>;
@@ -60,7 +60,10 @@ describe('inputs', () => {
     const role = await insertRole(database.db);
     const user = await insertUser(database.db, account, role.id);
     core = await openCore(database.url);
+    const project = await insertAccount(database.db, domain, { type: 'PROJECT' });
+    const member = await insertMember(database.db, project, { user }, role.id);
     ids = {
+      member: encodeId('project_member', member.uid),
       zone: encodeId('zone', world.zone.uid),
       pod: encodeId('pod', world.pod.uid),
       cluster: encodeId('cluster', world.cluster.uid),
@@ -102,6 +105,9 @@ describe('inputs', () => {
     updateDomain: { id: ids['domain'], name: 'd2' },
     createAccount: { domainId: ids['domain'], name: 'a' },
     updateAccount: { id: ids['account'], name: 'a2' },
+    addProjectMember: { projectId: ids['account'], userId: ids['user'], roleId: ids['role'] },
+    updateProjectMember: { id: ids['member'], roleId: ids['role'] },
+    removeProjectMember: { id: ids['member'] },
     createUser: { accountId: ids['account'], roleId: ids['role'], name: 'u' },
     updateUser: { id: ids['user'], name: 'u2' },
     createApiKey: { userId: ids['user'], name: 'k' },

@@ -12,7 +12,15 @@ import { schema } from '../../src/graphql/schema.ts';
 import { Watch } from '../../src/graphql/watch.ts';
 import { secretHash } from '../../src/hosts/sessions.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser } from '../support/tenants.ts';
+import {
+  insertAccount,
+  insertApiKey,
+  insertDomain,
+  insertMember,
+  insertRole,
+  insertUser,
+  ROLE,
+} from '../support/tenants.ts';
 import {
   insertCluster,
   insertHost,
@@ -280,12 +288,14 @@ async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): P
   const user = await insertUser(db, account, role.id, gone);
   const api_key = await insertApiKey(db, user, gone);
   const owned = { ...gone, account_id: account.id };
+  const project = await insertAccount(db, domain, { ...gone, type: 'PROJECT' });
+  const project_member = await insertMember(db, project, { account }, ROLE.readOnly, gone);
   await insertTemplate(db, zone, owned);
   const vm = await insertVm(db, placed, { ...owned, host_id: deleted_at ? null : host.id });
   const volume = await insertVolume(db, placed, vm, owned);
   const job = await insertJob(db, vm, { state: 'SUCCEEDED', finished_at: new Date() });
   await insertEvent(db, vm, job);
-  const tenants = { domain, account, role, user, api_key };
+  const tenants = { domain, account, role, user, api_key, project_member };
   const rows: Record<ResourceKind, Placed> = {
     ...placed,
     ...tenants,

@@ -123,6 +123,7 @@ export const QUERIES: Record<string, FieldRow> = {
   user: lookUp('user'),
   role: lookUp('role'),
   apiKey: lookUp('api_key'),
+  projectMember: lookUp('project_member'),
   // The living VM has a host, which is not linked; the deleted one has none.
   vmScreenshot: lookUp('vm', 'HOST_UNREACHABLE', 'INVALID_STATE'),
   zones: list({}),
@@ -235,6 +236,16 @@ export const MUTATIONS: Record<string, FieldRow> = {
   ...arranged('Domain', 'domain'),
   createAccount: mutation((ids) => ({ domainId: ids.domain, name: 'new' }), { domainId: 'domain' }),
   ...arranged('Account', 'account'),
+  addProjectMember: mutation(
+    (ids) => ({ projectId: ids.account, accountId: ids.account, roleId: ids.role }),
+    { projectId: 'account', accountId: 'account', userId: 'user', roleId: 'role' },
+    'INVALID_INPUT',
+  ),
+  updateProjectMember: mutation((ids) => ({ id: ids.project_member, roleId: ids.role }), {
+    id: 'project_member',
+    roleId: 'role',
+  }),
+  removeProjectMember: onId('project_member'),
   createUser: mutation((ids) => ({ accountId: ids.account, roleId: ids.role, name: 'new' }), {
     accountId: 'account',
     roleId: 'role',

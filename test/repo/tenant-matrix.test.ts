@@ -8,7 +8,15 @@ import { pino } from 'pino';
 import { type Control, startControl } from '../../src/control.ts';
 import { encodeId, RESOURCE_KINDS, type ResourceKind } from '../../src/domain/ids.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertRole, insertUser, ROLE } from '../support/tenants.ts';
+import {
+  insertAccount,
+  insertApiKey,
+  insertDomain,
+  insertMember,
+  insertRole,
+  insertUser,
+  ROLE,
+} from '../support/tenants.ts';
 import {
   insertJob,
   insertOffering,
@@ -23,7 +31,10 @@ import { type FieldRow, type Ids, MUTATIONS, QUERIES, SUBSCRIPTIONS } from './au
 import { type Answered, callOf, firstOf, post, withAt } from './graph-probe.ts';
 
 /** Callers, by what of acme's they see. */
-const BELONGINGS = ['vm', 'volume', 'job', 'template', 'domain', 'account', 'user', 'api_key'] satisfies ResourceKind[];
+const BELONGINGS = [
+  ...(['vm', 'volume', 'job', 'template'] as const),
+  ...(['domain', 'account', 'user', 'api_key', 'project_member'] as const),
+] satisfies ResourceKind[];
 const PRINCIPALS = {
   owner: BELONGINGS,
   reader: BELONGINGS,
@@ -161,18 +172,18 @@ describe('tenants', needsDatabase, () => {
     }
     const infrastructure = [0, 0, 0, 0];
     // VMs, volumes, jobs, events, templates, zones, offerings; domains, accounts, users, keys, roles.
-    const acme = [1, 1, 1, 1, 2, 1, 1, ...[1, 1, 3, 3, 3], ...infrastructure];
-    const globex = [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 3], ...infrastructure];
+    const acme = [1, 1, 1, 1, 2, 1, 1, ...[1, 2, 3, 3, 4], ...infrastructure];
+    const globex = [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 4], ...infrastructure];
     assert.deepEqual(counts, {
       owner: acme,
       reader: acme,
-      // Its own account beside acme, and the domain below; roles that reach as far as it does.
-      domainAdmin: [1, 1, 1, 1, 2, 1, 1, ...[2, 3, 5, 5, 4], ...infrastructure],
-      domainAdminAbove: [2, 1, 1, 1, 2, 1, 1, ...[4, 5, 8, 8, 4], ...infrastructure],
+      // Its own account beside acme, the project, and the domain below; roles that reach as far as it does.
+      domainAdmin: [1, 1, 1, 1, 2, 1, 1, ...[2, 4, 5, 5, 5], ...infrastructure],
+      domainAdminAbove: [2, 1, 1, 1, 2, 1, 1, ...[4, 6, 8, 8, 5], ...infrastructure],
       stranger: globex,
-      siblingDomainAdmin: [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 4], ...infrastructure],
-      domainAdminBelow: [0, 0, 0, 0, 1, 1, 1, ...[1, 1, 1, 1, 4], ...infrastructure],
-      root: [2, 1, 1, 1, 2, 1, 1, ...[5, 6, 8, 8, 5], 1, 1, 1, 1],
+      siblingDomainAdmin: [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 5], ...infrastructure],
+      domainAdminBelow: [0, 0, 0, 0, 1, 1, 1, ...[1, 1, 1, 1, 5], ...infrastructure],
+      root: [2, 1, 1, 1, 2, 1, 1, ...[5, 7, 8, 8, 6], 1, 1, 1, 1],
     });
   });
 
@@ -287,7 +298,9 @@ async function belongings({ db }: TestDatabase, world: World, domain: Placed, ac
     .execute();
   const role = await insertRole(db);
   const user = await insertUser(db, account, role.id);
-  const tenants = { domain, account, role, user, api_key: await insertApiKey(db, user) };
+  const project = await insertAccount(db, domain, { type: 'PROJECT' });
+  const project_member = await insertMember(db, project, { account }, ROLE.user);
+  const tenants = { domain, account, role, user, api_key: await insertApiKey(db, user), project_member };
   const { zone, pod, cluster, storage, offering, hosts } = world;
   const rows = {
     ...tenants,

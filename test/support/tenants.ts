@@ -2,7 +2,15 @@ import { randomBytes } from 'node:crypto';
 import type { Insertable, Kysely } from 'kysely';
 import { newUid } from '../../src/db/ids.ts';
 import { principalOf } from '../../src/db/principal.ts';
-import type { AccountTable, ApiKeyTable, Database, DomainTable, RoleTable, UserTable } from '../../src/db/tables.ts';
+import type {
+  AccountTable,
+  ApiKeyTable,
+  Database,
+  DomainTable,
+  ProjectMemberTable,
+  RoleTable,
+  UserTable,
+} from '../../src/db/tables.ts';
 import type { UserActor } from '../../src/domain/authorize.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import type { Rule } from '../../src/domain/permission.ts';
@@ -11,7 +19,7 @@ import type { Payload } from '../../src/ops/context.ts';
 import { insertRow, nextId, type Placed } from './world.ts';
 
 /** The roles that every installation has. */
-export const ROLE = { rootAdmin: 1, domainAdmin: 2, user: 3, readOnly: 4 };
+export const ROLE = { rootAdmin: 1, domainAdmin: 2, user: 3, readOnly: 4, projectAdmin: 5 };
 export const ROOT_DOMAIN = { id: 1, path: '/1/' };
 
 export interface PlacedDomain extends Placed {
@@ -47,6 +55,22 @@ export function insertUser(
   const id = nextId();
   const row = { id, uid: newUid(), account_id: account.id, role_id: role, name: `user-${id}`, ...overrides };
   return insertRow(db, 'user', row);
+}
+
+/** @param who an account with all its users, or one user */
+export function insertMember(
+  db: Kysely<Database>,
+  project: { id: number },
+  who: { account: { id: number } } | { user: { id: number } },
+  role: number,
+  overrides: Partial<Insertable<ProjectMemberTable>> = {},
+): Promise<Placed> {
+  const member = {
+    member_account_id: 'account' in who ? who.account.id : null,
+    member_user_id: 'user' in who ? who.user.id : null,
+  };
+  const row = { id: nextId(), uid: newUid(), account_id: project.id, ...member, role_id: role, ...overrides };
+  return insertRow(db, 'project_member', row);
 }
 
 /** May look at VMs of its account. */
