@@ -38,6 +38,8 @@ export interface ControlOptions {
   feedMs?: number;
   /** Web origins that may ask beside our own. */
   origins?: string[];
+  /** Networks of reverse proxies whose word about the client's address counts. */
+  trustedProxies?: string[];
   /** URL at which other control planes reach this one; default: where it listens. */
   advertise?: string;
 }
@@ -78,7 +80,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     costOf: (...query) => costOf(...query).cost,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: authenticator(core),
-    contextFor: (actor, requestId) => ({ ...core, actor, requestId, watch }),
+    contextFor: (caller) => ({ ...core, ...caller, watch }),
     programs: [
       { path: '/hostd', schema: hostdSchema, contextFor: (parameters) => hostdContext(core, parameters, log) },
       {
@@ -91,6 +93,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     log,
     metrics,
     origins: options.origins ?? [],
+    trustedProxies: options.trustedProxies ?? [],
   });
 
   // Before the feed's other listeners have read anything: what is revoked hears of nothing that came after.

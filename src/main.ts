@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import pino from 'pino';
 import { DATABASE_URL_FORM, databaseUrlProblem } from './db/database-url.ts';
+import { trustedProxies } from './http/address.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
 const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
@@ -20,6 +21,8 @@ Environment
   VIRTGRAPH_DATA  folder of the admin token and the sealing key (default .virtgraph)
   VIRTGRAPH_SEALING_KEY_FILE
                   where the sealing key is, which all control planes of a database share (default: in VIRTGRAPH_DATA)
+  VIRTGRAPH_TRUSTED_PROXIES
+                  reverse proxies whose X-Forwarded-For counts: 10.0.0.0/8,fd00::7 (default: the header is ignored)
   LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
 
@@ -62,12 +65,17 @@ const {
   DATABASE_URL: databaseUrl,
   VIRTGRAPH_DATA = '.virtgraph',
   VIRTGRAPH_SEALING_KEY_FILE,
+  VIRTGRAPH_TRUSTED_PROXIES = '',
   LOG_LEVEL = 'info',
 } = process.env;
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
 if (!databaseUrl) fail('DATABASE_URL is not set.');
 const databaseProblem = databaseUrlProblem('DATABASE_URL', databaseUrl);
 if (databaseProblem) fail(databaseProblem);
+const proxies = VIRTGRAPH_TRUSTED_PROXIES.split(',').flatMap((network) => network.trim() || []);
+const { wrong } = trustedProxies(proxies);
+if (wrong.length > 0)
+  fail(`VIRTGRAPH_TRUSTED_PROXIES takes addresses and networks like 10.0.0.0/8, separated by commas, not ${wrong[0]}.`);
 if (!(LOG_LEVEL in pino.levels.values)) fail(`LOG_LEVEL is one of ${Object.keys(pino.levels.values).join(', ')}.`);
 
 const dataPath = resolve(VIRTGRAPH_DATA);
@@ -84,6 +92,7 @@ const control = await startControl({
   sealingKeyPath: resolve(VIRTGRAPH_SEALING_KEY_FILE ?? join(dataPath, 'sealing-key')),
   log,
   origins: values.origin,
+  trustedProxies: proxies,
   ...(values.advertise === undefined ? {} : { advertise: values.advertise }),
 }).catch((error: unknown) => {
   log.fatal({ err: error }, 'the control plane could not start');

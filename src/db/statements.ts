@@ -7,6 +7,7 @@ import type {
   Expect,
   Hold,
   Insert,
+  NewAudit,
   NewEvent,
   Patch,
   PatchTable,
@@ -100,13 +101,17 @@ export function statementsFor(db: Kysely<Database>, transitions: Transition[]): 
 export function feedStatements(db: Kysely<Database>, transitions: Transition[], origin: string): CompiledQuery[] {
   const changes = distinctChanges(transitions);
   const events = transitions.flatMap((t) => t.events);
+  const audits = transitions.flatMap((t) => t.audits);
   const total = changes.length + events.length;
-  if (total === 0) return [];
+  if (total + audits.length === 0) return [];
   const seqOf = (index: number): RawBuilder<number> => sql`LAST_INSERT_ID() - ${total - 1 - index}`;
   const statements: CompiledQuery[] = [
     db
       .updateTable('feed_head')
-      .set({ seq: sql`LAST_INSERT_ID(seq + ${total})` })
+      .set({
+        seq: sql`LAST_INSERT_ID(seq + ${total})`,
+        ...(audits.length === 0 ? {} : { audit_seq: sql`audit_seq + ${audits.length}` }),
+      })
       .compile(),
   ];
   if (changes.length > 0) {
@@ -116,6 +121,11 @@ export function feedStatements(db: Kysely<Database>, transitions: Transition[], 
   if (events.length > 0) {
     const rows = events.map((event, i) => eventRow(event, seqOf(changes.length + i)));
     statements.push(db.insertInto('event').values(rows).compile());
+  }
+  if (audits.length > 0) {
+    // A count of its own, so that a number that is missing is a record that somebody removed.
+    const rows = audits.map((audit, i) => auditRow(audit, auditSeq(audits.length - 1 - i)));
+    statements.push(db.insertInto('audit_record').values(rows).compile());
   }
   return statements;
 }
@@ -130,6 +140,27 @@ const eventRow = (event: NewEvent, seq: RawBuilder<number>) => ({
   actor: event.actor,
   reason: event.reason,
   changes: JSON.stringify(event.changes),
+});
+
+const auditSeq = (back: number): RawBuilder<number> => sql`(SELECT audit_seq FROM feed_head) - ${back}`;
+
+const auditRow = (audit: NewAudit, seq: RawBuilder<number>) => ({
+  seq,
+  action: audit.action,
+  outcome: audit.outcome,
+  code: audit.code,
+  actor: audit.actor,
+  user_id: audit.userId,
+  credential: audit.credential,
+  address: audit.address,
+  account_id: audit.accountId,
+  subject_kind: audit.subject?.kind ?? null,
+  subject_id: audit.subject?.id ?? null,
+  asked_id: audit.askedId ?? null,
+  job_id: audit.jobId,
+  reason: audit.reason,
+  changes: JSON.stringify(audit.changes),
+  request_id: audit.requestId,
 });
 
 /** Each changed resource once, in the order of first mention. */

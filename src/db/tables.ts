@@ -1,8 +1,9 @@
 import type { ColumnType, Selectable } from 'kysely';
 import type { AccountType } from '../domain/authorize.ts';
 import type { HostLinkState, HostWantedState, WantedState } from '../domain/host-state.ts';
+import type { ResourceKind } from '../domain/ids.ts';
 import type { JobState, StepDirection, StepState } from '../domain/job-state.ts';
-import type { TargetKind } from '../domain/kinds.ts';
+import type { AuditOutcome, TargetKind } from '../domain/kinds.ts';
 import type { Reach } from '../domain/permission.ts';
 import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
@@ -367,6 +368,43 @@ export interface ChangeTable {
 export interface FeedHeadTable {
   seq: number;
   event_trimmed_to: Defaulted<number>;
+  /** The highest of `audit_record`. */
+  audit_seq: Defaulted<number>;
+}
+
+/** Written with what it tells of, and never again: the chain of pages is over every column. */
+export interface AuditRecordTable {
+  seq: number;
+  recorded_at: Timestamp;
+  action: string;
+  outcome: AuditOutcome;
+  code: string | null;
+  actor: string;
+  user_id: number | null;
+  credential: string | null;
+  address: string | null;
+  account_id: number | null;
+  subject_kind: ResourceKind | null;
+  subject_id: number | null;
+  asked_id: string | null;
+  job_id: number | null;
+  reason: string | null;
+  /** JSON: FieldChange[] */
+  changes: string;
+  request_id: string | null;
+}
+
+/** Written by the loop that seals; `trimmed_at` by retention. */
+export interface AuditPageTable {
+  page: number;
+  first_seq: number;
+  last_seq: number;
+  first_at: ColumnType<string, Date | string, never>;
+  last_at: ColumnType<string, Date | string, never>;
+  previous_hash: Buffer;
+  hash: Buffer;
+  sealed_at: Timestamp;
+  trimmed_at: NullableTimestamp;
 }
 
 export interface SealingCheckTable {
@@ -403,6 +441,8 @@ export interface Database {
   event: EventTable;
   change: ChangeTable;
   feed_head: FeedHeadTable;
+  audit_record: AuditRecordTable;
+  audit_page: AuditPageTable;
   sealing_check: SealingCheckTable;
 }
 

@@ -2,7 +2,7 @@ import type { Insertable, Selectable } from 'kysely';
 import type { IDENTITIES } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
-import type { FieldChange, TargetKind } from '../domain/kinds.ts';
+import type { AuditOutcome, FieldChange, TargetKind } from '../domain/kinds.ts';
 import type { Database } from './tables.ts';
 
 /**
@@ -16,6 +16,8 @@ export interface Transition {
   /** Resources that subscribers must read again after the commit. */
   changes: Change[];
   events: NewEvent[];
+  /** Who asked for it, for the audit trail; or for what was refused, and then there is nothing else. */
+  audits: NewAudit[];
   /** Told to the process's own listeners after the commit: hosts that have a new command. */
   commands: OpenCommand[];
   /** Jobs as they stand after it, for the process that wrote it to remember. */
@@ -36,6 +38,30 @@ export interface NewEvent {
   actor: string;
   reason: string | null;
   changes: FieldChange[];
+}
+
+/** A line of the audit trail. Never a secret, and of what was refused nothing but what it was about. */
+export interface NewAudit {
+  /** The mutation's name, or `signIn` and the like. */
+  action: string;
+  outcome: AuditOutcome;
+  /** The error's, of what was refused. */
+  code: string | null;
+  actor: string;
+  userId: number | null;
+  /** What the actor showed: `api-key:<id>`, `session:<id>`. */
+  credential: string | null;
+  /** Where it came from, as text of an IP address. */
+  address: string | null;
+  /** Whose it is, so who of tenants may read it; null: operators alone. */
+  accountId: number | null;
+  subject: { kind: ResourceKind; id: number } | null;
+  /** The public id that was asked for, whether or not there is such an object. */
+  askedId?: string | null;
+  jobId: number | null;
+  reason: string | null;
+  changes: FieldChange[];
+  requestId: string | null;
 }
 
 /** A step that a host has to do, as it stands in `job_step`. */
@@ -244,7 +270,14 @@ export const removeReservation = (vmId: number, hostId: number): Remove => ({
   key: { vm_id: vmId, host_id: hostId },
 });
 
-export const emptyTransition = (): Transition => ({ writes: [], changes: [], events: [], commands: [], jobs: [] });
+export const emptyTransition = (): Transition => ({
+  writes: [],
+  changes: [],
+  events: [],
+  audits: [],
+  commands: [],
+  jobs: [],
+});
 
 /** What became of a transition. Only `written` means that it is committed. */
 export type Outcome =

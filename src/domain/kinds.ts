@@ -9,3 +9,7 @@ export interface FieldChange {
   before: string | null;
   after: string | null;
 }
+
+/** What became of what was asked for, as the audit trail has it. */
+export const AUDIT_OUTCOMES = ['ALLOWED', 'REFUSED'] as const;
+export type AuditOutcome = (typeof AUDIT_OUTCOMES)[number];

@@ -114,7 +114,7 @@ builder.mutationField('createApiKey', (t) =>
     resolve: (_root, args, context) => {
       forgetRead(context);
       return answer(
-        context.ops.createApiKey(context.actor, args.input as Parameters<typeof context.ops.createApiKey>[1]),
+        context.ops.createApiKey(context.actor, args.input as Parameters<typeof context.ops.createApiKey>[1], context),
         (errors) => ({ id: null, jobId: null, errors, token: null }),
       );
     },

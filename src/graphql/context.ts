@@ -5,7 +5,7 @@ import type { Database } from '../db/tables.ts';
 import type { Actor } from '../domain/authorize.ts';
 import type { HostAgent } from '../domain/host-agent.ts';
 import type { PlacementVerdict } from '../domain/placement.ts';
-import type { Payload } from '../ops/context.ts';
+import type { Payload, Via } from '../ops/context.ts';
 import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
 import type { Watch } from './watch.ts';
 
@@ -38,9 +38,9 @@ export type JoinTokenPayload = TokenPayload & { expiresAt: Date | null };
  * Every write that the graph offers. Ids are public ids. What the actor did wrong is in the payload's errors or thrown
  * as a VirtgraphError; the graph treats both alike.
  */
-export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>) => Promise<Payload> } & {
-  createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken']): Promise<JoinTokenPayload>;
-  createApiKey(actor: Actor, input: Inputs['createApiKey']): Promise<TokenPayload>;
+export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>, via: Via) => Promise<Payload> } & {
+  createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken'], via: Via): Promise<JoinTokenPayload>;
+  createApiKey(actor: Actor, input: Inputs['createApiKey'], via: Via): Promise<TokenPayload>;
   /** @throws VirtgraphError */
   explainPlacement(actor: Actor, input: ExplainPlacementInput): Promise<PlacementVerdict>;
 };
@@ -57,4 +57,6 @@ export interface GraphContext {
   watch: Watch;
   /** In the log with whatever is masked from the caller. */
   requestId: string;
+  /** The client's, for the audit trail. */
+  address: string | null;
 }

@@ -175,6 +175,7 @@ builder.mutationField('createHostJoinToken', (t) =>
         context.ops.createHostJoinToken(
           context.actor,
           args.input as Parameters<typeof context.ops.createHostJoinToken>[1],
+          context,
         ),
         (errors) => ({ id: null, jobId: null, errors, token: null, expiresAt: null }),
       ),

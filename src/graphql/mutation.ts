@@ -1,7 +1,7 @@
 import type { InputFieldMap } from '@pothos/core';
 import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { ResourceKind } from '../domain/ids.ts';
-import type { Payload } from '../ops/context.ts';
+import type { Payload, Via } from '../ops/context.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import { type InputOf, type MutationName, WANTED_NOUNS, type WantedKind } from './context.ts';
 import { forgetRead, loadersOf } from './loaders.ts';
@@ -104,8 +104,8 @@ export function mutation<M extends MutationName>(
       resolve: (_root, args, context) => {
         forgetRead(context);
         // The fields above and the operation's own schema are the same: test/repo compares them.
-        const op = context.ops[name] as (actor: typeof context.actor, input: InputOf<M>) => Promise<Payload>;
-        return answer(op(context.actor, args.input as InputOf<M>), nothing);
+        const op = context.ops[name] as (actor: typeof context.actor, input: InputOf<M>, via: Via) => Promise<Payload>;
+        return answer(op(context.actor, args.input as InputOf<M>, context), nothing);
       },
     }),
   );
@@ -143,7 +143,7 @@ export function deletion(name: MutationName & `delete${string}`, noun: string, d
       resolve: async (_root, args, context) => {
         forgetRead(context);
         const byId = args.input as InputOf<typeof name>;
-        return { ...(await answer(context.ops[name](context.actor, byId), nothing)), publicId: byId.id };
+        return { ...(await answer(context.ops[name](context.actor, byId, context), nothing)), publicId: byId.id };
       },
     }),
   );

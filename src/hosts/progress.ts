@@ -80,6 +80,7 @@ export class ProgressBoard {
         writes: [patch('job_step', jobId, { seq, state: 'OPEN' }, set)],
         changes: [{ kind: 'job', id: jobId }],
         events: [],
+        audits: [],
         commands: [],
         jobs: [],
       })

@@ -6,9 +6,18 @@ import type { Edge } from './edge.ts';
 import type { Operation } from './execute.ts';
 import { codeOfError, statusOfCode, timedOut } from './refusal.ts';
 
+/** Who asks, from where. */
+export interface Caller {
+  actor: Actor;
+  requestId: string;
+  /** Of the client, as far as those tell who are trusted; null: it was gone before it could be asked. */
+  address: string | null;
+}
+
 /** A request on its way, as far as its log line tells of it. */
 export interface Call {
   requestId: string;
+  address: string | null;
   actor?: Actor;
   operation?: Operation;
 }
@@ -19,14 +28,15 @@ export const spend = (edge: Edge, actor: Actor, operation: Operation): RateLimit
 
 /**
  * Runs a query or mutation until it ends or its time is over. The signal of its context is aborted when the time is
- * over or `caller`, a response or a socket, closes. Never throws.
+ * over or `connection`, a response or a socket, closes. Never throws.
  */
 export async function runBounded(
   edge: Edge,
   operation: Operation,
-  { requestId, actor }: { requestId: string; actor: Actor },
-  caller: EventEmitter,
+  caller: Caller,
+  connection: EventEmitter,
 ): Promise<ExecutionResult> {
+  const { requestId, actor } = caller;
   const rate = spend(edge, actor, operation);
   if (rate instanceof GraphQLError) return { errors: [rate] };
   const { requestMs } = edge.limits;
@@ -38,14 +48,14 @@ export async function runBounded(
     stop.abort(error);
   }, requestMs);
   const gone = (): void => stop.abort();
-  caller.once('close', gone);
+  connection.once('close', gone);
   try {
-    const context = edge.contextFor(actor, requestId, stop.signal);
+    const context = edge.contextFor(caller, stop.signal);
     const result = await Promise.race([edge.pipeline.execute(operation, context, requestId), late.promise]);
     return rate ? { ...result, extensions: { ...result.extensions, rateLimit: rate } } : result;
   } finally {
     clearTimeout(timer);
-    caller.off('close', gone);
+    connection.off('close', gone);
   }
 }
 

@@ -2,7 +2,9 @@ import type { IncomingMessage } from 'node:http';
 import type { Logger } from 'pino';
 import type { Actor } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
+import type { TrustedProxies } from './address.ts';
 import type { Allowance } from './allowance.ts';
+import type { Caller } from './call.ts';
 import type { Pipeline } from './execute.ts';
 import type { Limits } from './limits.ts';
 import type { EdgeMetrics } from './metrics.ts';
@@ -15,9 +17,10 @@ export interface Edge {
   pipeline: Pipeline;
   limits: Limits;
   origins: readonly string[];
+  proxies: TrustedProxies;
   authenticate: Authenticate;
   /** A new context for each operation and each event of a subscription: its loaders remember what they read. */
-  contextFor(actor: Actor, requestId: string, signal: AbortSignal): object;
+  contextFor(caller: Caller, signal: AbortSignal): object;
   allowance: Allowance;
   sessions: Sessions;
   metrics: EdgeMetrics;

@@ -1,7 +1,7 @@
 import { setImmediate as turnOfTheLoop } from 'node:timers/promises';
 import { type ExecutionResult, type GraphQLSchema, Kind, type SelectionSetNode } from 'graphql';
 import type { WebSocket } from 'ws';
-import type { Actor } from '../domain/authorize.ts';
+import type { Caller } from './call.ts';
 import type { Edge } from './edge.ts';
 import { endSource } from './event-stream.ts';
 import type { Operation } from './execute.ts';
@@ -55,15 +55,15 @@ export class FanOut {
   async join(
     operation: Operation,
     shareable: ShareableOptions,
-    { actor, requestId }: { actor: Actor; requestId: string },
+    caller: Caller,
     socket: WebSocket,
     id: string,
   ): Promise<Member | ExecutionResult> {
     const { query, operationName, variables } = operation.params;
-    const key = JSON.stringify([query, operationName, canonical(variables), scopeOf(actor)]);
+    const key = JSON.stringify([query, operationName, canonical(variables), scopeOf(caller.actor)]);
     let group = this.#groups.get(key);
     if (!group) {
-      group = new Group(this.#edge, operation, shareable, actor, requestId, {
+      group = new Group(this.#edge, operation, shareable, caller, {
         onSealed: (sealed) => this.#forget(key, sealed),
         onEnded: (ended) => {
           this.#forget(key, ended);
@@ -97,8 +97,8 @@ interface GroupHooks {
 class Group {
   readonly #edge: Edge;
   readonly #operation: Operation;
-  readonly #actor: Actor;
-  readonly #requestId: string;
+  /** The first: whoever else is of the same scope sees the same. */
+  readonly #caller: Caller;
   readonly #hooks: GroupHooks;
   readonly #hasLeft: (event: unknown) => boolean;
   readonly #members = new Set<Member>();
@@ -110,19 +110,11 @@ class Group {
   #sealed = false;
   #source: AsyncIterator<unknown> | undefined;
 
-  constructor(
-    edge: Edge,
-    operation: Operation,
-    shareable: ShareableOptions,
-    actor: Actor,
-    requestId: string,
-    hooks: GroupHooks,
-  ) {
+  constructor(edge: Edge, operation: Operation, shareable: ShareableOptions, caller: Caller, hooks: GroupHooks) {
     this.#edge = edge;
     this.#operation = operation;
     this.#hasLeft = shareable.hasLeft ?? (() => false);
-    this.#actor = actor;
-    this.#requestId = requestId;
+    this.#caller = caller;
     this.#hooks = hooks;
     this.#opened = this.#open();
   }
@@ -147,11 +139,11 @@ class Group {
   }
 
   #context(): object {
-    return this.#edge.contextFor(this.#actor, this.#requestId, this.#stop.signal);
+    return this.#edge.contextFor(this.#caller, this.#stop.signal);
   }
 
   async #open(): Promise<ExecutionResult | null> {
-    const source = await this.#edge.pipeline.open(this.#operation, this.#context(), this.#requestId);
+    const source = await this.#edge.pipeline.open(this.#operation, this.#context(), this.#caller.requestId);
     if (!(Symbol.asyncIterator in source)) {
       this.end();
       return source;
@@ -171,13 +163,18 @@ class Group {
       for (;;) {
         const { done, value } = await source.next();
         if (done || this.#stop.signal.aborted) break;
-        const result = await this.#edge.pipeline.execute(this.#operation, this.#context(), this.#requestId, value);
+        const result = await this.#edge.pipeline.execute(
+          this.#operation,
+          this.#context(),
+          this.#caller.requestId,
+          value,
+        );
         this.#deliver(value, result);
         // A burst of events that need no I/O would fill the buffer of a client that had no chance to read.
         if (this.#members.values().some((member) => member.isLagging)) await turnOfTheLoop();
       }
     } catch (error) {
-      const shown = this.#edge.pipeline.shown(error, this.#requestId);
+      const shown = this.#edge.pipeline.shown(error, this.#caller.requestId);
       for (const member of this.#members) member.fail(shown);
     }
     this.end();

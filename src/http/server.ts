@@ -5,8 +5,9 @@ import type { GraphQLSchema } from 'graphql';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Actor } from '../domain/authorize.ts';
+import { addressOf, type TrustedProxies, trustedProxies } from './address.ts';
 import { Allowance } from './allowance.ts';
-import { type Call, callFields } from './call.ts';
+import { type Call, type Caller, callFields } from './call.ts';
 import type { Edge } from './edge.ts';
 import { type CostOf, Pipeline } from './execute.ts';
 import { FanOut } from './fan-out.ts';
@@ -35,7 +36,7 @@ export interface HttpOptions {
   /** Anonymous: the token is not known. Rejecting: it cannot be looked up now. */
   authenticate: Authenticate;
   /** A new one per operation, and per event of a subscription. The signal: nobody waits for it any more. */
-  contextFor(actor: Actor, requestId: string, signal: AbortSignal): object;
+  contextFor(caller: Caller, signal: AbortSignal): object;
   /** What our own programs speak, over WebSocket alone. */
   programs: Program[];
   /** Why requests should not be sent here; empty: they may. */
@@ -46,6 +47,8 @@ export interface HttpOptions {
   limits?: Partial<Limits>;
   /** Web origins that may ask beside our own, like `https://console.example.com`. */
   origins?: readonly string[];
+  /** Networks of reverse proxies whose `X-Forwarded-For` counts, like `10.0.0.0/8`; default: of nobody. */
+  trustedProxies?: readonly string[];
 }
 
 /** A schema for programs, at a path of its own, for example `/hostd`. */
@@ -125,6 +128,7 @@ function edgeOf(options: HttpOptions, limits: Limits, remembered: Authenticate):
     pipeline: new Pipeline({ schema, limits, costOf, toGraphQLError, log }),
     limits,
     origins: options.origins ?? [],
+    proxies: proxiesOf(options.trustedProxies ?? []),
     authenticate: remembered,
     contextFor: options.contextFor,
     allowance: new Allowance(limits.costPerMinute),
@@ -132,6 +136,13 @@ function edgeOf(options: HttpOptions, limits: Limits, remembered: Authenticate):
     metrics: edgeMetrics(options.metrics),
     log,
   };
+}
+
+/** @throws Error for what is no network: a proxy that is left out would be taken for everybody */
+function proxiesOf(networks: readonly string[]): TrustedProxies {
+  const { proxies, wrong } = trustedProxies(networks);
+  if (wrong.length > 0) throw new Error(`Not an address or a network: ${wrong.join(', ')}`);
+  return proxies;
 }
 
 function keeperOf(
@@ -184,7 +195,7 @@ function requestListener(
 
   return (request, response) => {
     const began = performance.now();
-    const call: Call = { requestId: requestIdOf(request) };
+    const call: Call = { requestId: requestIdOf(request), address: addressOf(request, edge.proxies) };
     const path = pathOf(request);
     response.setHeader('x-request-id', call.requestId);
     for (const [name, value] of Object.entries(SECURITY_HEADERS)) response.setHeader(name, value);
@@ -230,6 +241,7 @@ function upgradeListener(
 ): (request: IncomingMessage, transport: Duplex, head: Buffer) => void {
   return (request, transport, head) => {
     const requestId = requestIdOf(request);
+    const address = addressOf(request, edge.proxies);
     transport.on('error', (error) => edge.log.info({ err: error, requestId }, 'WebSocket transport error'));
     const path = pathOf(request);
     const program = programs.get(path);
@@ -238,7 +250,7 @@ function upgradeListener(
     if (!isAllowedOrigin(request, edge.origins)) return refuseUpgrade(transport, '403 Forbidden');
     if (keeper.isFull) return refuseUpgrade(transport, '503 Service Unavailable');
     if (program) program.accept(request, transport, head, (socket) => programExtra(socket, request, requestId));
-    else clients.accept(request, transport, head, (socket) => clientExtra(socket, request, requestId));
+    else clients.accept(request, transport, head, (socket) => clientExtra(socket, request, { requestId, address }));
   };
 }
 

@@ -3,7 +3,7 @@ import { type ExecutionArgs, type ExecutionResult, GraphQLError } from 'graphql'
 import { type Context, makeServer, type Server } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import type { Actor } from '../domain/authorize.ts';
-import { callFields, runBounded, spend } from './call.ts';
+import { type Caller, callFields, runBounded, spend } from './call.ts';
 import { bearerToken, type Edge, headerToken, identify } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
@@ -15,6 +15,8 @@ import { CLOSE, type Extra } from './socket-keeper.ts';
 /** A connection to `/graphql`. */
 export interface ClientExtra extends Extra {
   actor?: Actor;
+  /** Of the upgrade. */
+  address: string | null;
   operations: number;
 }
 
@@ -23,7 +25,7 @@ type ClientContext = Context<Record<string, unknown>, ClientExtra>;
 /** What `subscribe` and `execute` get beside what graphql-ws itself reads. */
 interface Arguments extends ExecutionArgs {
   operation: Operation;
-  call: { requestId: string; actor: Actor };
+  call: Caller;
   extra: ClientExtra;
   id: string;
 }
@@ -89,7 +91,7 @@ function admit(
       document,
       operationName: params.operationName,
       operation,
-      call: { requestId: `${extra.requestId}.${++extra.operations}`, actor: extra.actor! },
+      call: { requestId: `${extra.requestId}.${++extra.operations}`, actor: extra.actor!, address: extra.address },
       extra,
       id,
     };
@@ -119,7 +121,7 @@ async function subscribe(
   if (shareable) return await fanOut.join(operation, shareable, call, extra.socket, id);
   const { pipeline, metrics, contextFor } = edge;
   const stop = new AbortController();
-  const context = (): object => contextFor(call.actor, call.requestId, stop.signal);
+  const context = (): object => contextFor(call, stop.signal);
   const source = await pipeline.open(operation, context(), call.requestId);
   if (!(Symbol.asyncIterator in source)) return source;
   metrics.subscriptions.inc();
@@ -138,9 +140,14 @@ async function subscribe(
 
 const since = (began: number): number => Math.round((performance.now() - began) * 10) / 10;
 
-export const clientExtra = (socket: WebSocket, request: IncomingMessage, requestId: string): ClientExtra => ({
+export const clientExtra = (
+  socket: WebSocket,
+  request: IncomingMessage,
+  { requestId, address }: Omit<Caller, 'actor'>,
+): ClientExtra => ({
   socket,
   request,
   requestId,
+  address,
   operations: 0,
 });

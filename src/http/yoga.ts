@@ -94,7 +94,7 @@ async function streamOf(
   const stop = new AbortController();
   const rate = spend(edge, actor, operation);
   if (rate instanceof GraphQLError) return withHttp({ errors: [rate] }, statusOfResult({ errors: [rate] }), {});
-  const context = (): object => edge.contextFor(actor, call.requestId, stop.signal);
+  const context = (): object => edge.contextFor({ ...call, actor }, stop.signal);
   const source = await pipeline.open(operation, context(), call.requestId);
   if (!(Symbol.asyncIterator in source)) return withHttp(source, statusOfResult(source), {});
   const stream = new EventStream(source, {

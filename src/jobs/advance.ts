@@ -55,6 +55,7 @@ export function begin<C>(workflow: Workflow<C>, job: NewJob, context: C): Transi
     writes: [row, ...steps.writes, ...effects.writes],
     changes: [{ kind: 'job', id: job.id }, ...effects.changes],
     events: effects.events,
+    audits: [],
     commands: steps.commands,
     jobs: ended ? [] : [{ ...view, step: steps.last }],
   };
@@ -79,7 +80,7 @@ export function enqueue(workflow: Workflow, job: NewJob): Transition {
     context: job.input,
     open: null,
   };
-  return { writes: [row], changes: [{ kind: 'job', id: job.id }], events: [], commands: [], jobs: [view] };
+  return { writes: [row], changes: [{ kind: 'job', id: job.id }], events: [], audits: [], commands: [], jobs: [view] };
 }
 
 /** A queued job begins: what `begin` writes, on the row that is there. */
@@ -172,6 +173,7 @@ function moved(job: JobView, move: Move, stepEnds: Write[] = [], also: Settable<
     ],
     changes: [{ kind: 'job', id: job.id }, ...move.effects.changes],
     events: move.effects.events,
+    audits: [],
     commands: steps.commands,
     jobs: [next],
   };
@@ -289,6 +291,7 @@ export const cancelRequested = (job: JobView): Transition => ({
     ...(job.open?.hostId == null ? [] : [{ kind: 'command' as const, id: job.open.hostId }]),
   ],
   events: [],
+  audits: [],
   commands: [],
   jobs: [],
 });

@@ -19,6 +19,13 @@ export interface OpsContext {
   log: Logger;
 }
 
+/** How a request came, for the audit trail; null: from within. */
+export interface Via {
+  address: string | null;
+  requestId: string | null;
+}
+export const FROM_WITHIN: Via = { address: null, requestId: null };
+
 /** What a mutation answers with: the row it is about, the job that carries it out, or why not. */
 export interface Payload {
   id: number | null;

@@ -1,6 +1,6 @@
 import { emptyTransition, hold, insert } from '../db/transition.ts';
 import type { Actor } from '../domain/authorize.ts';
-import type { OpsContext } from './context.ts';
+import type { OpsContext, Via } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { mutation } from './mutation.ts';
 import { find, switches, update } from './named-resource.ts';
@@ -13,7 +13,12 @@ export interface JoinTokenPayload extends TokenPayload {
 }
 
 /** A secret with which so many hosts may join a cluster until it expires. */
-export async function createHostJoinToken(context: OpsContext, actor: Actor, raw: unknown): Promise<JoinTokenPayload> {
+export async function createHostJoinToken(
+  context: OpsContext,
+  actor: Actor,
+  raw: unknown,
+  via: Via,
+): Promise<JoinTokenPayload> {
   let expiresAt: Date | null = null;
   const make = toldOnce(
     'createHostJoinToken',
@@ -56,7 +61,7 @@ export async function createHostJoinToken(context: OpsContext, actor: Actor, raw
       };
     },
   );
-  const payload = await make(context, actor, raw);
+  const payload = await make(context, actor, raw, via);
   return { ...payload, expiresAt: payload.token === null ? null : expiresAt };
 }
 

@@ -5,7 +5,7 @@ import { emptyTransition, insert, type Outcome, type Transition } from '../db/tr
 import { type Actor, actorKey, actorName, authorize } from '../domain/authorize.ts';
 import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { GuardedKind, Verb } from '../domain/permission.ts';
-import type { OpsContext, Payload } from './context.ts';
+import type { OpsContext, Payload, Via } from './context.ts';
 
 /** What an operation has decided, before it is written. */
 export type Decision =
@@ -26,6 +26,7 @@ export interface Asker {
   verb: Verb;
   name: string;
   reason: string | null;
+  via: Via;
 }
 
 export interface Base {
@@ -46,12 +47,12 @@ export function mutation<I extends Base>(
   schema: z.ZodType<I>,
   decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
 ) {
-  return async (context: OpsContext, actor: Actor, raw: unknown): Promise<Payload> => {
+  return async (context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<Payload> => {
     authorize(actor, rights.verb, rights.kind);
     const parsed = schema.safeParse(raw);
     if (!parsed.success) return refused(parsed.error.issues.map(inputError));
     const input = parsed.data;
-    const asker: Asker = { actor, verb: rights.verb, name: actorName(actor), reason: input.reason ?? null };
+    const asker: Asker = { actor, verb: rights.verb, name: actorName(actor), reason: input.reason ?? null, via };
     const key = input.idempotencyKey ? keyOf(actorKey(actor), name, input.idempotencyKey, input) : null;
     try {
       return await attempt(context, key, () => decide(context, input, asker));

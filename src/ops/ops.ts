@@ -3,7 +3,7 @@ import type { PlacementVerdict } from '../domain/placement.ts';
 import { accountSwitches, createAccount, updateAccount } from './account.ts';
 import { createApiKey, revokeApiKey } from './api-key.ts';
 import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
-import type { OpsContext, Payload } from './context.ts';
+import { FROM_WITHIN, type OpsContext, type Payload, type Via } from './context.ts';
 import { createDomain, domainSwitches, updateDomain } from './domain.ts';
 import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
@@ -106,11 +106,11 @@ const MUTATIONS = {
 };
 
 export type MutationName = keyof typeof MUTATIONS;
-type Run = (actor: Actor, input: unknown) => Promise<Payload>;
+type Run = (actor: Actor, input: unknown, via?: Via) => Promise<Payload>;
 
 export type Ops = Record<MutationName, Run> & {
-  createHostJoinToken: (actor: Actor, input: unknown) => Promise<JoinTokenPayload>;
-  createApiKey: (actor: Actor, input: unknown) => Promise<TokenPayload>;
+  createHostJoinToken: (actor: Actor, input: unknown, via?: Via) => Promise<JoinTokenPayload>;
+  createApiKey: (actor: Actor, input: unknown, via?: Via) => Promise<TokenPayload>;
   explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
 };
 
@@ -118,12 +118,12 @@ export type Ops = Record<MutationName, Run> & {
 export function bindOps(context: OpsContext): Ops {
   const bound = Object.entries(MUTATIONS).map(([name, run]): [string, Run] => [
     name,
-    (actor, input) => run(context, actor, input),
+    (actor, input, via = FROM_WITHIN) => run(context, actor, input, via),
   ]);
   return {
     ...(Object.fromEntries(bound) as Record<MutationName, Run>),
-    createHostJoinToken: (actor, input) => createHostJoinToken(context, actor, input),
-    createApiKey: (actor, input) => createApiKey(context, actor, input),
+    createHostJoinToken: (actor, input, via = FROM_WITHIN) => createHostJoinToken(context, actor, input, via),
+    createApiKey: (actor, input, via = FROM_WITHIN) => createApiKey(context, actor, input, via),
     explainPlacement: (actor, input) => explainPlacement(context, actor, input),
   };
 }

@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import type { Actor } from '../domain/authorize.ts';
 import type { UserErrorData } from '../domain/errors.ts';
 import type { GuardedKind, Verb } from '../domain/permission.ts';
-import type { OpsContext, Payload } from './context.ts';
+import type { OpsContext, Payload, Via } from './context.ts';
 import { type Asker, type Base, type Decision, mutation } from './mutation.ts';
 
 export interface TokenPayload extends Payload {
@@ -30,7 +30,7 @@ export function toldOnce<I extends Base>(
     hash: Buffer,
   ) => Promise<Omit<Extract<Decision, { kind: 'write' }>, 'settle'>>,
 ) {
-  return async (context: OpsContext, actor: Actor, raw: unknown): Promise<TokenPayload> => {
+  return async (context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<TokenPayload> => {
     const token = `${prefix}_${randomBytes(32).toString('base64url')}`;
     const hash = createHash('sha256').update(token).digest();
     let made = false;
@@ -40,7 +40,7 @@ export function toldOnce<I extends Base>(
         made = written;
       },
     }));
-    const payload = await make(context, actor, raw);
+    const payload = await make(context, actor, raw, via);
     if (made) return { ...payload, token };
     return { id: null, jobId: null, errors: payload.errors.length > 0 ? payload.errors : [TOLD_BEFORE], token: null };
   };

@@ -17,6 +17,7 @@ import { type HttpOptions, type HttpServer, startHttp } from '../../src/http/ser
 export interface TestContext {
   actor: Actor;
   requestId: string;
+  address?: string | null;
   signal: AbortSignal;
   world: World;
 }
@@ -298,7 +299,7 @@ export async function startEdge(overrides: Partial<HttpOptions> = {}): Promise<T
     costOf: (_schema, _document, _operationName, variables) => (Number(variables['first']) || 0) * 100 + 1,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
     authenticate: async (token) => tokens.get(token ?? '') ?? { kind: 'anonymous' },
-    contextFor: (actor, requestId, signal): TestContext => ({ actor, requestId, signal, world }),
+    contextFor: (caller, signal): TestContext => ({ ...caller, signal, world }),
     programs: [
       {
         path: '/hostd',

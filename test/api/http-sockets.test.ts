@@ -202,8 +202,8 @@ suite('Operations over a WebSocket', () => {
   test('gives each event of a subscription a context of its own', async () => {
     const contexts: object[] = [];
     await using edge = await startEdge({
-      contextFor: (actor, requestId, signal) => {
-        const context = { actor, requestId, signal, world: edge.world };
+      contextFor: (caller, signal) => {
+        const context = { ...caller, signal, world: edge.world };
         contexts.push(context);
         return context;
       },
@@ -220,9 +220,9 @@ suite('Operations over a WebSocket', () => {
   test('ends the sources, their signals and the counts when the client goes away', async () => {
     const signals: AbortSignal[] = [];
     await using edge = await startEdge({
-      contextFor: (actor, requestId, signal) => {
+      contextFor: (caller, signal) => {
         signals.push(signal);
-        return { actor, requestId, signal, world: edge.world };
+        return { ...caller, signal, world: edge.world };
       },
     });
     await using socket = await signedIn(edge);

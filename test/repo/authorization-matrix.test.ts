@@ -129,7 +129,7 @@ describe('the authorisation matrix holds', needsDatabase, () => {
       it(`${operation} ${name} refuses an anonymous actor by itself`, async () => {
         const { core } = control;
         const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log: pino({ level: 'silent' }) });
-        const contextValue = { ...core, actor: { kind: 'anonymous' }, requestId: 'test', watch };
+        const contextValue = { ...core, actor: { kind: 'anonymous' }, requestId: 'test', address: null, watch };
         const document = parse(callOf(operation, name).query);
         const args = { schema, document, contextValue, variableValues: row.args(living) };
         const result = await (operation === 'subscription' ? subscribe(args) : execute(args));

@@ -23,6 +23,7 @@ export function testContext(given: Partial<GraphContext> & Pick<GraphContext, 'd
     feed: missing('feed'),
     watch: missing('watch'),
     requestId: 'test-request',
+    address: '192.0.2.1',
     ...given,
   };
 }
