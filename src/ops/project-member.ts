@@ -223,7 +223,7 @@ async function memberOf(context: OpsContext, { accountId, userId }: Who, { actor
   throw new VirtgraphError({
     code: 'INVALID_INPUT',
     message: 'A member is either an account, with all its users, or one user: give one of the two.',
-    path: ['accountId'],
+    path: ['userId'],
   });
 }
 

@@ -214,8 +214,8 @@ describe('a project', () => {
       const userId = idOf('user', await insertUser(database.db, acme, ROLE.user));
       const other = idOf('account', await projectOf());
       assert.deepEqual(await whyNot({ accountId, roleId: await role(ROLE.domainAdmin) }), ['INVALID_INPUT', 'roleId']);
-      assert.deepEqual(await whyNot({ roleId }), ['INVALID_INPUT', 'accountId']);
-      assert.deepEqual(await whyNot({ roleId, accountId, userId }), ['INVALID_INPUT', 'accountId']);
+      assert.deepEqual(await whyNot({ roleId }), ['INVALID_INPUT', 'userId']);
+      assert.deepEqual(await whyNot({ roleId, accountId, userId }), ['INVALID_INPUT', 'userId']);
       assert.deepEqual(await whyNot({ roleId, accountId: other }), ['INVALID_INPUT', 'accountId']);
       const plain = { projectId: accountId, roleId, userId };
       assert.equal((await refused(core.ops.addProjectMember(ADMIN, plain))).code, 'INVALID_INPUT');
