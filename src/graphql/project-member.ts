@@ -118,7 +118,7 @@ mutation(
 );
 mutation('updateProjectMember', 'project_member', 'Gives a member another role.', (t) => ({
   ...updateInput(t, 'project member'),
-  roleId: t.id({ description: 'Another role.' }),
+  roleId: t.id({ required: true, description: 'Another role.' }),
 }));
 mutation('removeProjectMember', 'project_member', 'Ends a membership, and what the members have open.', (t) =>
   idInput(t, 'project member'),

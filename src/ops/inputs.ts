@@ -110,7 +110,7 @@ export const INPUTS = {
     userId: idOf('user').nullish(),
     roleId: idOf('role'),
   }),
-  updateProjectMember: update('project_member', { roleId: idOf('role').nullish() }),
+  updateProjectMember: update('project_member', { roleId: idOf('role') }),
   removeProjectMember: byId('project_member'),
   createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
   updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),

@@ -97,7 +97,6 @@ export const updateProjectMember = mutation(
   async (context, input, asker) => {
     const member = await findMember(context, input.id, asker);
     mustBeGeneration(member, input.expectedGeneration);
-    if (input.roleId == null) return { kind: 'already', id: member.id };
     const role = await projectRole(context, input.roleId, { id: member.account_id }, asker);
     if (role.id === member.role_id) return { kind: 'already', id: member.id };
     const before = await mayBeChanged(context, member, asker);
