@@ -20,7 +20,7 @@ import { UsageBoard } from './hosts/usage.ts';
 import { Engine } from './jobs/engine.ts';
 import { Reconciler } from './loops/reconcile.ts';
 import type { OpsContext } from './ops/context.ts';
-import { bindOps, type Ops } from './ops/ops.ts';
+import { bindOps, compoundJobs, type Ops } from './ops/ops.ts';
 
 export interface CoreOptions {
   databaseUrl: string;
@@ -110,6 +110,7 @@ export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConn
     inventory,
     catchUp,
     deliver: (command) => links.deliver(command),
+    round: (jobId) => compounds.round(jobId),
     owner: processId,
     log,
   });
@@ -135,6 +136,8 @@ export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConn
     ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
   });
   const opsContext: OpsContext = { db, writer, ids, inventory, sealer, catchUp, log };
+
+  const compounds = compoundJobs(opsContext);
 
   feed.listen((changes, from) => {
     inventory.changed(changes);

@@ -13,6 +13,8 @@ export interface JobView {
   /** Seq of the open step. */
   step: number;
   leaseEpoch: number;
+  /** The job that this one is a part of, or tries again. */
+  parentId: number | null;
   /** With the account that owns it; null: the operator's alone. */
   target: { kind: TargetKind; id: number; accountId: number | null };
   actor: string;

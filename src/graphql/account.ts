@@ -3,7 +3,7 @@ import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
 import { loadersOf } from './loaders.ts';
-import { mutation, updateInput, wantedMutations } from './mutation.ts';
+import { mutation, updateInput } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
 import { ProjectMemberList } from './project-member.ts';
 import { AccountRef, DomainRef } from './refs.ts';
@@ -12,6 +12,7 @@ import { TemplateList } from './template.ts';
 import { UserList } from './user.ts';
 import { VmList } from './vm.ts';
 import { VolumeList } from './volume.ts';
+import { tenantMutations } from './with-all-inside.ts';
 
 const AccountTypeRef = builder.enumType('AccountType', {
   description: 'Who acts for an account.',
@@ -83,8 +84,9 @@ mutation('updateAccount', 'account', 'Renames an account.', (t) => ({
   ...updateInput(t, 'account'),
   name: t.string({ description: 'A new name.' }),
 }));
-wantedMutations('account', {
+tenantMutations('account', {
   enable: 'Lets the users of an account in again.',
-  disable: 'Lets no user of an account in, and no new VM. What runs runs on.',
-  delete: 'Deletes an account that has no users, VMs, volumes and templates; memberships end with it.',
+  disable: 'Lets no user of an account in, and no new VM. What runs runs on unless told.',
+  delete:
+    'Deletes an account that has no users, VMs, volumes and templates; memberships end with it; or, told so, one with all of that.',
 });

@@ -5,6 +5,7 @@ import type { Database } from '../db/tables.ts';
 import type { Actor } from '../domain/authorize.ts';
 import type { HostAgent } from '../domain/host-agent.ts';
 import type { PlacementVerdict } from '../domain/placement.ts';
+import type { PlanItem, Scope } from '../ops/compound-job.ts';
 import type { Payload, Via } from '../ops/context.ts';
 import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
 import type { Watch } from './watch.ts';
@@ -43,6 +44,8 @@ export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>, via: 
   createApiKey(actor: Actor, input: Inputs['createApiKey'], via: Via): Promise<TokenPayload>;
   /** @throws VirtgraphError */
   explainPlacement(actor: Actor, input: ExplainPlacementInput): Promise<PlacementVerdict>;
+  /** For who was let through a deletion of it. */
+  deletionPlan(scope: Scope): Promise<PlanItem[]>;
 };
 
 /** One per request or subscription; loaders hang on it. */

@@ -3,10 +3,11 @@ import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
 import { loadersOf } from './loaders.ts';
-import { mutation, updateInput, wantedMutations } from './mutation.ts';
+import { mutation, updateInput } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
 import { DomainRef } from './refs.ts';
 import { namedFields, WantedStateRef } from './resource.ts';
+import { tenantMutations } from './with-all-inside.ts';
 
 const DomainFilterRef = builder.inputType('DomainFilter', {
   description: 'Narrows a list of domains.',
@@ -64,8 +65,8 @@ mutation('updateDomain', 'domain', 'Renames a domain.', (t) => ({
   ...updateInput(t, 'domain'),
   name: t.string({ description: 'A new name.' }),
 }));
-wantedMutations('domain', {
+tenantMutations('domain', {
   enable: 'Lets the users of a domain and of all below it in again.',
-  disable: 'Lets nobody of a domain and of all below it in, and no new VM. What runs runs on.',
-  delete: 'Deletes a domain that has neither domains nor accounts.',
+  disable: 'Lets nobody of a domain and of all below it in, and no new VM. What runs runs on unless told.',
+  delete: 'Deletes a domain that has neither domains nor accounts; or, told so, one with all of that.',
 });

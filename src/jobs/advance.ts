@@ -71,6 +71,7 @@ export function enqueue(workflow: Workflow, job: NewJob): Transition {
     direction: 'DO',
     step: 0,
     leaseEpoch: 1,
+    parentId: job.parentId,
     target: job.target,
     actor: job.actor,
     reason: job.reason,
@@ -230,7 +231,7 @@ const commandOf = (jobId: number, seq: number, spec: CommandSpec, payload: strin
   payload,
 });
 
-const jobRow = (workflow: Pick<Workflow, 'kind' | 'version'>, job: NewJob) => ({
+export const jobRow = (workflow: Pick<Workflow, 'kind' | 'version'>, job: NewJob) => ({
   id: job.id,
   uid: job.uid,
   kind: workflow.kind,
@@ -251,6 +252,7 @@ const viewOf = (kind: string, job: NewJob, context: unknown, move: Move): JobVie
   direction: move.direction,
   step: 0,
   leaseEpoch: 1,
+  parentId: job.parentId,
   target: job.target,
   actor: job.actor,
   reason: job.reason,
@@ -268,7 +270,7 @@ const openOf = ({ name, attempt, spec }: NonNullable<Move['open']>): JobView['op
   answered: false,
 });
 
-const clip = (message: string): string => {
+export const clip = (message: string): string => {
   const characters = [...message.toWellFormed()];
   return characters.length > MESSAGE_MAX ? `${characters.slice(0, MESSAGE_MAX).join('')}…` : characters.join('');
 };

@@ -11,6 +11,7 @@ import { VirtgraphError } from '../domain/errors.ts';
 import type { Answer, JobView, StepError } from '../domain/job.ts';
 import { isEnded } from '../domain/job-state.ts';
 import { ASK_AGAIN_MS, answered, beginQueued, endQueued, stuck } from './advance.ts';
+import { COMPOUNDS } from './compound.ts';
 import { type DueJob, readDue, readFirstQueued, readJobs } from './job-read.ts';
 import { workflowOf } from './registry.ts';
 import { ACTION_OF_KIND, planVm, type VmRequest } from './vm-plan.ts';
@@ -23,6 +24,8 @@ export interface EngineOptions {
   catchUp: () => Promise<void>;
   /** Sends a command if its host is linked here; false: it is not. */
   deliver: (command: OpenCommand) => boolean;
+  /** Does a round of a job whose steps are other jobs, soon. */
+  round: (jobId: number) => void;
   /** This process, as the owner of leases. */
   owner: string;
   log: Logger;
@@ -67,6 +70,8 @@ export class Engine {
         else this.#known.delete(job.id);
         // Its target is free, or a job waits that may begin: either way the queue is looked at.
         if (isEnded(job.state) || job.state === 'QUEUED') this.#promoteSoon(job.target);
+        if (isEnded(job.state) && job.parentId !== null) this.#o.round(job.parentId);
+        if (isCompound(job) && !isEnded(job.state)) this.#o.round(job.id);
       }
       for (const command of commands) this.#o.deliver(command);
     }
@@ -190,6 +195,7 @@ export class Engine {
 
   async #takeUp({ job, command, ageMs }: DueJob, elsewhere: Set<number>): Promise<void> {
     if (job.state === 'QUEUED') return this.promote(job.target);
+    if (isCompound(job)) return this.#o.round(job.id);
     if (!command) return;
     const connected = this.#o.inventory.get('host', command.hostId)?.link_state === 'UP';
     if (ageMs > command.timeoutMs + (connected ? CONNECTED_GRACE_MS : UNREACHABLE_GRACE_MS)) {
@@ -226,6 +232,8 @@ export class Engine {
     });
   }
 }
+
+const isCompound = ({ kind }: JobView): boolean => kind in COMPOUNDS;
 
 const unanswered = (connected: boolean): StepError =>
   connected

@@ -13,6 +13,7 @@ export interface DueJob {
 
 /** Jobs as the rows say, in the order of `ids`. */
 export async function readJobs(db: Kysely<Database>, ids: readonly number[]): Promise<(JobView | null)[]> {
+  if (ids.length === 0) return [];
   const rows = await select(db, ids);
   const byId = new Map(rows.map((row) => [row.id, viewOf(row)]));
   return ids.map((id) => byId.get(id) ?? null);
@@ -71,6 +72,7 @@ const select = (db: Kysely<Database>, ids: readonly number[]) =>
       'j.target_kind',
       'j.target_id',
       'j.account_id',
+      'j.parent_id',
       'j.actor',
       'j.reason',
       'j.input',
@@ -102,6 +104,7 @@ const viewOf = (row: Row): JobView => ({
   direction: row.direction,
   step: row.step,
   leaseEpoch: row.lease_epoch,
+  parentId: row.parent_id,
   target: { kind: row.target_kind, id: row.target_id, accountId: row.account_id },
   actor: row.actor,
   reason: row.reason,

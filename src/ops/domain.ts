@@ -1,10 +1,13 @@
+import type { Domain } from '../db/tables.ts';
 import { hold } from '../db/transition.ts';
 import { domainsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
+import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
-import { mutation } from './mutation.ts';
-import { create, find, switches, update } from './named-resource.ts';
+import { type Asker, mutation } from './mutation.ts';
+import { create, type Extras, find, switching, update, type Wanted } from './named-resource.ts';
 import { mayGo, mustOutrankAllIn, mustReachDomains } from './rights.ts';
+import { deletionWithAll, disablingWithVms } from './with-all-inside.ts';
 
 /** How deep domains may stand in one another: the ids of all of them make up a path of 255 characters. */
 const MAX_DEPTH = 16;
@@ -39,10 +42,31 @@ export const updateDomain = mutation(
     }),
 );
 
-export const domainSwitches = switches('domain', 'Domain', {
-  async guard(context, domain, asker, wanted) {
+const extras = {
+  async guard(context: OpsContext, domain: Domain, asker: Asker, wanted: Wanted) {
     mustReachDomains(asker, ['id']);
     mayGo('domain', domain.id, asker, wanted);
     if (wanted === 'DISABLED') await mustOutrankAllIn(context, { path: domain.path }, asker);
   },
-});
+} satisfies Extras<'domain'>;
+
+export const enableDomain = mutation(
+  'enableDomain',
+  { verb: 'update', kind: 'domain' },
+  INPUTS.enableDomain,
+  switching('domain', 'ENABLED', extras),
+);
+
+export const disableDomain = mutation(
+  'disableDomain',
+  { verb: 'update', kind: 'domain' },
+  INPUTS.disableDomain,
+  disablingWithVms('domain', extras),
+);
+
+export const deleteDomain = mutation(
+  'deleteDomain',
+  { verb: 'delete', kind: 'domain' },
+  INPUTS.deleteDomain,
+  deletionWithAll('domain', extras),
+);

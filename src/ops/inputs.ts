@@ -63,6 +63,8 @@ const rules = z
   )
   .max(200, 'At most 200 rules.');
 
+const CASCADE = { cascade: z.boolean().nullish(), dryRun: z.boolean().nullish() };
+
 export const INPUTS = {
   createZone: only({ name }),
   updateZone: update('zone', { name: name.nullish() }),
@@ -101,8 +103,14 @@ export const INPUTS = {
   updateTemplate: update('template', { name: name.nullish() }),
 
   createDomain: only({ parentId: idOf('domain'), name }),
+  enableDomain: byId('domain'),
+  disableDomain: only({ id: idOf('domain'), stopVms: z.boolean().nullish() }),
+  deleteDomain: only({ id: idOf('domain'), ...CASCADE }),
   updateDomain: update('domain', { name: name.nullish() }),
   createAccount: only({ domainId: idOf('domain'), name, type: z.enum(ACCOUNT_TYPES).nullish() }),
+  enableAccount: byId('account'),
+  disableAccount: only({ id: idOf('account'), stopVms: z.boolean().nullish() }),
+  deleteAccount: only({ id: idOf('account'), ...CASCADE }),
   updateAccount: update('account', { name: name.nullish() }),
   addProjectMember: only({
     projectId: idOf('account'),

@@ -4,10 +4,12 @@ import { decodeIdOf } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
 import { isEnded, resolutionsOf } from '../domain/job-state.ts';
 import { cancelledStuck, cancelRequested, endQueued, resolved } from '../jobs/advance.ts';
+import { COMPOUNDS } from '../jobs/compound.ts';
 import { readJobs } from '../jobs/job-read.ts';
 import { CANCELLED } from '../jobs/move.ts';
 import { workflowOf } from '../jobs/registry.ts';
 import { ACTION_OF_KIND, type VmRequest } from '../jobs/vm-plan.ts';
+import { cancelledCompound } from './compound-job.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
@@ -51,6 +53,8 @@ export const cancelJob = mutation(
     if (job.state === 'CANCELLED' || (job.cancelRequested && !isEnded(job.state)))
       return { kind: 'already', id: job.id };
     if (job.state === 'QUEUED') return written(job, endQueued(job, 'CANCELLED', CANCELLED));
+    if (job.state === 'RUNNING' && job.cancellable && job.kind in COMPOUNDS)
+      return written(job, await cancelledCompound(context, job));
     if (job.state === 'RUNNING' && job.cancellable) return written(job, cancelRequested(job));
     throw new VirtgraphError({
       code: 'NOT_CANCELLABLE',

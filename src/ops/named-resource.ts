@@ -134,7 +134,7 @@ export async function find<K extends NamedKind>(
 }
 
 /** As `find`, for who would change it. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
-async function findToChange<K extends NamedKind>(
+export async function findToChange<K extends NamedKind>(
   context: OpsContext,
   kind: K,
   id: string,
@@ -277,25 +277,29 @@ export async function update<K extends NamedKind, I extends UpdateInput>(
 export type Wanted = WantedState | 'DELETED';
 
 /** What some kinds have beyond the rest. */
-interface Extras<K extends NamedKind> {
+export interface Extras<K extends NamedKind> {
   /** Refuses what the role alone would not. @throws VirtgraphError */
   guard?: (context: OpsContext, row: RowOf<K>, asker: Asker, wanted: Wanted) => Promise<void> | void;
   /** What goes with what is deleted. */
   along?: (context: OpsContext, row: RowOf<K>) => Promise<Also>;
 }
 
-const switchTo = <K extends NamedKind>(kind: K, name: string, wanted: WantedState, { guard }: Extras<K>) =>
-  mutation(name, { verb: 'update', kind }, byId(kind), async (context, input, asker) => {
+/** What enabling and disabling decide. */
+export const switching =
+  <K extends NamedKind>(kind: K, wanted: WantedState, { guard }: Extras<K>) =>
+  async (context: OpsContext, input: { id: string }, asker: Asker): Promise<Decision> => {
     const row = await findToChange(context, kind, input.id, asker);
     await guard?.(context, row, asker, wanted);
     if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
     return changed(kind, row, asker, { wanted_state: wanted }, [
       { field: 'wantedState', before: row.wanted_state, after: wanted },
     ]);
-  });
+  };
 
-export const remove = <K extends NamedKind>(kind: K, name: string, { guard, along }: Extras<K> = {}) =>
-  mutation(name, { verb: 'delete', kind }, byId(kind), async (context, input, asker) => {
+/** What deleting decides: only what nothing is inside. */
+export const removal =
+  <K extends NamedKind>(kind: K, { guard, along }: Extras<K>) =>
+  async (context: OpsContext, input: { id: string }, asker: Asker): Promise<Decision> => {
     const row = await findToChange(context, kind, input.id, asker);
     await guard?.(context, row, asker, 'DELETED');
     await mustBeEmpty(context.db, kind, row);
@@ -317,7 +321,10 @@ export const remove = <K extends NamedKind>(kind: K, name: string, { guard, alon
         events: [told(kind, row, 'deleted', asker, [{ field: 'name', before: row.name, after: null }])],
       },
     };
-  });
+  };
+
+export const remove = <K extends NamedKind>(kind: K, name: string, extras: Extras<K> = {}) =>
+  mutation(name, { verb: 'delete', kind }, byId(kind), removal(kind, extras));
 
 /** `a, b and c` */
 const ENUMERATION = new Intl.ListFormat('en-GB');
@@ -352,7 +359,7 @@ async function mustBeEmpty(db: Kysely<Database>, kind: NamedKind, row: { id: num
 
 /** enable, disable and delete of one kind, by the names of their mutations. */
 export const switches = <K extends NamedKind>(kind: K, noun: string, extras: Extras<K> = {}) => ({
-  enable: switchTo(kind, `enable${noun}`, 'ENABLED', extras),
-  disable: switchTo(kind, `disable${noun}`, 'DISABLED', extras),
+  enable: mutation(`enable${noun}`, { verb: 'update', kind }, byId(kind), switching(kind, 'ENABLED', extras)),
+  disable: mutation(`disable${noun}`, { verb: 'update', kind }, byId(kind), switching(kind, 'DISABLED', extras)),
   remove: remove(kind, `delete${noun}`, extras),
 });

@@ -1,10 +1,11 @@
 import type { Actor } from '../domain/authorize.ts';
 import type { PlacementVerdict } from '../domain/placement.ts';
-import { accountSwitches, createAccount, updateAccount } from './account.ts';
+import { createAccount, deleteAccount, disableAccount, enableAccount, updateAccount } from './account.ts';
 import { createApiKey, revokeApiKey } from './api-key.ts';
 import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
+import { CompoundJobs, deletionPlan, type PlanItem, type Scope } from './compound-job.ts';
 import { FROM_WITHIN, type OpsContext, type Payload, type Via } from './context.ts';
-import { createDomain, domainSwitches, updateDomain } from './domain.ts';
+import { createDomain, deleteDomain, disableDomain, enableDomain, updateDomain } from './domain.ts';
 import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
@@ -69,14 +70,14 @@ const MUTATIONS = {
   deleteTemplate: templateSwitches.remove,
   createDomain,
   updateDomain,
-  enableDomain: domainSwitches.enable,
-  disableDomain: domainSwitches.disable,
-  deleteDomain: domainSwitches.remove,
+  enableDomain,
+  disableDomain,
+  deleteDomain,
   createAccount,
   updateAccount,
-  enableAccount: accountSwitches.enable,
-  disableAccount: accountSwitches.disable,
-  deleteAccount: accountSwitches.remove,
+  enableAccount,
+  disableAccount,
+  deleteAccount,
   addProjectMember,
   updateProjectMember,
   removeProjectMember,
@@ -112,7 +113,18 @@ export type Ops = Record<MutationName, Run> & {
   createHostJoinToken: (actor: Actor, input: unknown, via?: Via) => Promise<JoinTokenPayload>;
   createApiKey: (actor: Actor, input: unknown, via?: Via) => Promise<TokenPayload>;
   explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
+  /** For who was let through a deletion of it. */
+  deletionPlan: (scope: Scope) => Promise<PlanItem[]>;
 };
+
+/** Does the rounds of jobs whose steps are other jobs. */
+export const compoundJobs = (context: OpsContext): CompoundJobs =>
+  new CompoundJobs(context, {
+    template: templateSwitches.remove,
+    user: userSwitches.remove,
+    account: deleteAccount,
+    domain: deleteDomain,
+  });
 
 /** All operations, bound to what they work with. */
 export function bindOps(context: OpsContext): Ops {
@@ -125,5 +137,6 @@ export function bindOps(context: OpsContext): Ops {
     createHostJoinToken: (actor, input, via = FROM_WITHIN) => createHostJoinToken(context, actor, input, via),
     createApiKey: (actor, input, via = FROM_WITHIN) => createApiKey(context, actor, input, via),
     explainPlacement: (actor, input) => explainPlacement(context, actor, input),
+    deletionPlan: (scope) => deletionPlan(context, scope),
   };
 }

@@ -11,7 +11,7 @@ import { insertAccount, insertApiKey, insertDomain, insertMember, insertRole, in
 import { insertJob, insertVm, insertWorld, type World } from '../support/world.ts';
 
 type Input = Record<string, unknown>;
-type MutationName = Exclude<keyof Core['ops'], 'explainPlacement'>;
+type MutationName = Exclude<keyof Core['ops'], 'explainPlacement' | 'deletionPlan'>;
 
 const FAMILY = '👨‍👩‍👧‍👦';
 /** Names that people have. */
@@ -102,8 +102,14 @@ describe('inputs', () => {
     registerTemplate: { zoneId: ids['zone'], name: 't', fileName: 'a.qcow2', format: 'QCOW2' },
     updateTemplate: { id: ids['template'], name: 't2' },
     createDomain: { parentId: ids['domain'], name: 'd' },
+    enableDomain: { id: ids['domain'] },
+    disableDomain: { id: ids['domain'], stopVms: true },
+    deleteDomain: { id: ids['domain'], dryRun: true },
     updateDomain: { id: ids['domain'], name: 'd2' },
     createAccount: { domainId: ids['domain'], name: 'a' },
+    enableAccount: { id: ids['account'] },
+    disableAccount: { id: ids['account'], stopVms: true },
+    deleteAccount: { id: ids['account'], dryRun: true },
     updateAccount: { id: ids['account'], name: 'a2' },
     addProjectMember: { projectId: ids['account'], userId: ids['user'], roleId: ids['role'] },
     updateProjectMember: { id: ids['member'], roleId: ids['role'] },
