@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { atLeast, atMost, type Benchmark, type Figure } from './benchmark.ts';
 import { insertsPerSecond } from './compare/inserts.ts';
+import { ApiClient } from './support/api-client.ts';
 import { loadBetween, readDatabaseLoad } from './support/database-load.ts';
 import { type FakeCloud, startFakeCloud } from './support/fake-cloud.ts';
 import { inTurn, median, percentile, repeat } from './support/figures.ts';
@@ -48,9 +49,52 @@ export const create: Benchmark = {
         unit: 'ms',
       },
       ...saturated.perCreate,
+      ...(await asTenant(stage, cloud, saturated.cpuMsPerCreate)),
     ];
   },
 };
+
+interface Node {
+  id: string;
+}
+
+/** The same for a user of an account, three domains down. */
+async function asTenant(stage: Stage, cloud: FakeCloud, cpuMsOfRoot: number): Promise<Figure[]> {
+  const { api: root } = cloud.control;
+  const found = await root.query<{ domains: { nodes: Node[] }; roles: { nodes: Node[] } }>(
+    '{ domains { nodes { id } } roles(filter: { name: "user" }) { nodes { id } } }',
+  );
+  let domainId = found.domains.nodes[0]!.id;
+  for (let depth = 0; depth < 3; depth++) {
+    const input = { parentId: domainId, name: 'customers' };
+    domainId = (await root.mutate<{ domain: Node }>('createDomain', input, 'domain { id }')).domain.id;
+  }
+  const account = await root.mutate<{ account: Node }>('createAccount', { domainId, name: 'acme' }, 'account { id }');
+  const user = await root.mutate<{ user: Node }>(
+    'createUser',
+    { accountId: account.account.id, roleId: found.roles.nodes[0]!.id, name: 'alice' },
+    'user { id }',
+  );
+  const { token } = await root.mutate<{ token: string }>(
+    'createApiKey',
+    { userId: user.user.id, name: 'bench' },
+    'token',
+  );
+  const api = await ApiClient.open(cloud.control.url, token, UNDER_WAY);
+  stage.defer(() => api.close());
+  const creator = await VmCreator.open(stage, cloud, { api, token });
+  await repeat(UNDER_WAY, performance.now() + WARM_UP_MS, () => creator.create());
+  const { perSecond, cpuMsPerCreate } = await measureSaturated(stage, cloud, creator);
+  return [
+    {
+      what: 'times the CPU for a user of an account',
+      value: cpuMsPerCreate / cpuMsOfRoot,
+      unit: '×',
+      bound: atMost(1.1),
+    },
+    { what: 'VMs to RUNNING for such a user', value: perSecond, unit: 'per s' },
+  ];
+}
 
 async function measureSaturated(stage: Stage, { control, hostd }: FakeCloud, creator: VmCreator) {
   const read = async () => ({
@@ -67,10 +111,11 @@ async function measureSaturated(stage: Stage, { control, hostd }: FakeCloud, cre
   const creates = latenciesMs.length;
   const load = process.cpuUsage(before.load);
   const { statements, commits } = loadBetween(before.database, after.database);
+  const cpuMsPerCreate = (after.control - before.control) / creates;
   const perCreate: Figure[] = [
     {
       what: 'CPU of the control plane per create',
-      value: (after.control - before.control) / creates,
+      value: cpuMsPerCreate,
       unit: 'ms',
       bound: atMost(3, 1.2),
     },
@@ -79,5 +124,5 @@ async function measureSaturated(stage: Stage, { control, hostd }: FakeCloud, cre
     { what: 'statements per create', value: statements / creates, unit: '' },
     { what: 'commits per create', value: commits / creates, unit: '' },
   ];
-  return { latenciesMs, perSecond: creates / seconds, perCreate };
+  return { latenciesMs, perSecond: creates / seconds, cpuMsPerCreate, perCreate };
 }

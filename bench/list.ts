@@ -1,9 +1,11 @@
-import { insertWorld } from '../test/support/world.ts';
+import { insertAccount, insertApiKey, insertDomain, insertUser, ROLE } from '../test/support/tenants.ts';
+import { insertWorld, type World } from '../test/support/world.ts';
 import { atLeast, atMost, type Benchmark, type Figure } from './benchmark.ts';
 import { ApiClient } from './support/api-client.ts';
 import { insertVms } from './support/estate.ts';
 import { type Load, type LoadSubject, measureInTurn } from './support/load.ts';
 import type { Program } from './support/program.ts';
+import type { ControlPlane, Stage } from './support/stage.ts';
 
 const CLIENTS = 16;
 const PAGE = 100;
@@ -34,7 +36,7 @@ export const list: Benchmark = {
       const [ours, theirs] = await measureInTurn(subjects, TIMES);
       loads.set(size, { ours: ours!, theirs: theirs! });
     }
-    return figuresOf(loads);
+    return [...figuresOf(loads), ...(await asTenant(stage, world, control))];
   },
 };
 
@@ -42,6 +44,37 @@ interface Both {
   ours: Load;
   /** The bare server's. */
   theirs: Load;
+}
+
+/** The same page for users of an account that has so many VMs among all the others, beside root's. */
+async function asTenant(stage: Stage, world: World, control: ControlPlane): Promise<Figure[]> {
+  const { db } = stage;
+  const account = await insertAccount(db, await insertDomain(db));
+  await insertVms(db, world, PAGE, { account_id: account.id });
+  await stage.pool.promise().query('analyze table vm');
+  const users = await Promise.all(
+    Array.from({ length: CLIENTS }, async () => {
+      const { token } = await insertApiKey(db, await insertUser(db, account, ROLE.user));
+      const client = await ApiClient.open(control.url, token, 1);
+      stage.defer(() => client.close());
+      return client;
+    }),
+  );
+  const pages = await Promise.all(users.map((client) => pagesOf(control.program, client)));
+  let turn = 0;
+  // Each in turn: one alone would ask for more than a user may in a minute.
+  const ask = () => pages[turn++ % pages.length]!.ask();
+  const subjects = [await pagesOf(control.program, control.api), { program: control.program, ask }];
+  const [root, tenant] = await measureInTurn(subjects, TIMES);
+  return [
+    {
+      what: `times the CPU for a user of an account with ${PAGE} of them`,
+      value: tenant!.cpuMsPerRequest / root!.cpuMsPerRequest,
+      unit: '×',
+      bound: atMost(1.1),
+    },
+    { what: 'requests per second for such users', value: tenant!.perSecond, unit: 'per s' },
+  ];
 }
 
 async function pagesOf(program: Program, client: ApiClient): Promise<LoadSubject> {

@@ -1,3 +1,4 @@
+import type { ApiClient } from './api-client.ts';
 import type { FakeCloud } from './fake-cloud.ts';
 import { GraphSocket } from './graph-socket.ts';
 import { SignalBoard } from './signal-board.ts';
@@ -9,13 +10,15 @@ const VM_CHANGED = 'subscription ($zoneId: ID!) { vmChanged(zoneId: $zoneId) { i
 /** Creates VMs and hears of their end as a client does: by a subscription. */
 export class VmCreator {
   readonly #cloud: FakeCloud;
+  readonly #api: ApiClient;
   readonly #socket: GraphSocket;
   readonly #running = new SignalBoard();
   readonly #run = crypto.randomUUID();
   #created = 0;
 
-  private constructor(cloud: FakeCloud, socket: GraphSocket) {
+  private constructor(cloud: FakeCloud, api: ApiClient, socket: GraphSocket) {
     this.#cloud = cloud;
+    this.#api = api;
     this.#socket = socket;
     socket.subscribe<{ vmChanged: { id: string; state: string } }>(
       VM_CHANGED,
@@ -27,9 +30,14 @@ export class VmCreator {
     );
   }
 
-  static async open(stage: Stage, cloud: FakeCloud): Promise<VmCreator> {
-    const socket = await GraphSocket.open(cloud.control.url, cloud.control.token);
-    const creator = new VmCreator(cloud, socket);
+  /** @param asker in whose name; default: root */
+  static async open(
+    stage: Stage,
+    cloud: FakeCloud,
+    asker: { api: ApiClient; token: string } = cloud.control,
+  ): Promise<VmCreator> {
+    const socket = await GraphSocket.open(cloud.control.url, asker.token);
+    const creator = new VmCreator(cloud, asker.api, socket);
     stage.defer(() => creator.close());
     stage.breakWith(socket.broken);
     return creator;
@@ -39,7 +47,7 @@ export class VmCreator {
   async create(): Promise<void> {
     const name = `vm-${++this.#created}`;
     const input = { ...this.#cloud.vm, name, idempotencyKey: `${this.#run}-${name}` };
-    const { createVm } = await this.#cloud.control.api.query<{
+    const { createVm } = await this.#api.query<{
       createVm: { vm: { id: string } | null; errors: object[] };
     }>(CREATE, { input });
     if (!createVm.vm) throw new Error(`createVm: ${JSON.stringify(createVm.errors)}`);
