@@ -3,8 +3,9 @@ import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { emptyTransition, insert, type Outcome, type Transition } from '../db/transition.ts';
 import { type Actor, actorKey, actorName, authorize } from '../domain/authorize.ts';
-import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
+import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { GuardedKind, Verb } from '../domain/permission.ts';
+import { type Asked, askedOf, allowed as auditOfAllowed, refused as auditOfRefused } from './audit.ts';
 import type { OpsContext, Payload, Via } from './context.ts';
 
 /** What an operation has decided, before it is written. */
@@ -39,7 +40,8 @@ const TRIES = 8;
 
 /**
  * Wraps what an operation decides in what all have in common: rights, checks of the input, the idempotency key, the
- * write, and another try when someone else was faster.
+ * write, another try when someone else was faster, and a record in the audit trail. A request that was answered before
+ * leaves no second one.
  */
 export function mutation<I extends Base>(
   name: string,
@@ -48,6 +50,21 @@ export function mutation<I extends Base>(
   decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
 ) {
   return async (context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<Payload> => {
+    const asked = askedOf(name, actor, via, raw);
+    try {
+      const payload = await run(asked, context, raw);
+      // Nobody is refused without a record of it: where none can be written, nothing can be answered.
+      if (payload.errors[0]) await recordRefusal(context, asked, payload.errors[0].code);
+      return payload;
+    } catch (error) {
+      if (isOutage(error)) throw unavailable(error);
+      if (!isUnavailable(error)) await recordRefusal(context, asked, codeOf(error));
+      throw error;
+    }
+  };
+
+  async function run(asked: Asked, context: OpsContext, raw: unknown): Promise<Payload> {
+    const { actor, via } = asked;
     authorize(actor, rights.verb, rights.kind);
     const parsed = schema.safeParse(raw);
     if (!parsed.success) return refused(parsed.error.issues.map(inputError));
@@ -55,17 +72,37 @@ export function mutation<I extends Base>(
     const asker: Asker = { actor, verb: rights.verb, name: actorName(actor), reason: input.reason ?? null, via };
     const key = input.idempotencyKey ? keyOf(actorKey(actor), name, input.idempotencyKey, input) : null;
     try {
-      return await attempt(context, key, () => decide(context, input, asker));
+      return await attempt({ context, asked, key, kind: rights.kind }, () => decide(context, input, asker));
     } catch (error) {
-      if (isOutage(error)) throw unavailable(error);
       if (!(error instanceof VirtgraphError)) throw error;
       // What is refused now may be what the same request did before: that answer stands.
       return (key && (await stored(context, key))) ?? refused([error.data]);
     }
-  };
+  }
 }
 
-async function attempt(context: OpsContext, key: Key | null, decide: () => Promise<Decision>): Promise<Payload> {
+const isUnavailable = (error: unknown): boolean => error instanceof VirtgraphError && error.code === 'UNAVAILABLE';
+const codeOf = (error: unknown): ErrorCode => (error instanceof VirtgraphError ? error.code : 'INTERNAL');
+
+/** In a transaction of its own, before the answer. @throws VirtgraphError UNAVAILABLE */
+async function recordRefusal(context: OpsContext, asked: Asked, code: ErrorCode): Promise<void> {
+  try {
+    await context.writer.submit({ ...emptyTransition(), audits: [await auditOfRefused(context, asked, code)] });
+  } catch (error) {
+    throw isOutage(error) ? unavailable(error) : error;
+  }
+}
+
+/** What all tries of one request have in common. */
+interface Request {
+  context: OpsContext;
+  asked: Asked;
+  key: Key | null;
+  kind: GuardedKind;
+}
+
+async function attempt(request: Request, decide: () => Promise<Decision>): Promise<Payload> {
+  const { context, asked, key, kind } = request;
   for (let tries = 1; tries <= TRIES; tries++) {
     const decision = await decide().catch(async (error: unknown) => {
       if (!(error instanceof VirtgraphError)) throw error;
@@ -73,10 +110,13 @@ async function attempt(context: OpsContext, key: Key | null, decide: () => Promi
       await context.catchUp();
       return decide();
     });
-    if (decision.kind === 'already') return already(context, key, decision.id);
+    if (decision.kind === 'already') return already(request, decision.id);
     const { transition, id, jobId, settle } = decision;
-    const keyed = async () => (key ? withKey(transition, await keyRow(context, key, id, jobId)) : transition);
-    const outcome = await submit(context, keyed, settle);
+    const complete = async (): Promise<Transition> => {
+      const audits = [await auditOfAllowed(context, asked, kind, decision, transition)];
+      return withKey({ ...transition, audits }, key && (await keyRow(context, key, id, jobId)));
+    };
+    const outcome = await submit(context, complete, settle);
     switch (outcome.kind) {
       case 'written':
         return { id, jobId, errors: [] };
@@ -104,14 +144,20 @@ const alreadyExists = (key: string): VirtgraphError =>
     ? new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'This name is taken.', path: ['name'] })
     : new VirtgraphError({ code: 'ALREADY_EXISTS', message: 'It is there already.', path: null });
 
-/** Nothing to write but the key, so that the same request has the same answer whatever becomes of the object meanwhile. */
-async function already(context: OpsContext, key: Key | null, id: number): Promise<Payload> {
+/**
+ * Nothing to write but that it was asked for, and the key, so that the same request has the same answer whatever becomes
+ * of the object meanwhile.
+ */
+async function already({ context, asked, key, kind }: Request, id: number): Promise<Payload> {
   const payload: Payload = { id, jobId: null, errors: [] };
-  if (!key) return payload;
-  const before = await stored(context, key);
+  const before = key && (await stored(context, key));
   if (before) return before;
-  const outcome = await context.writer.submit(withKey(emptyTransition(), await keyRow(context, key, id, null)));
-  return outcome.kind === 'written' ? payload : ((await stored(context, key)) ?? payload);
+  const nothing = emptyTransition();
+  const audits = [await auditOfAllowed(context, asked, kind, payload, nothing)];
+  const outcome = await context.writer.submit(
+    withKey({ ...nothing, audits }, key && (await keyRow(context, key, id, null))),
+  );
+  return outcome.kind === 'written' || !key ? payload : ((await stored(context, key)) ?? payload);
 }
 
 async function submit(
@@ -174,10 +220,8 @@ const keyRow = async (context: OpsContext, key: Key, resourceId: number | null, 
   });
 
 /** The key first: when several unique keys stand already, this is the one that must be named. */
-const withKey = (transition: Transition, row: ReturnType<typeof insert>): Transition => ({
-  ...transition,
-  writes: [row, ...transition.writes],
-});
+const withKey = (transition: Transition, row: ReturnType<typeof insert> | null): Transition =>
+  row ? { ...transition, writes: [row, ...transition.writes] } : transition;
 
 async function stored(context: OpsContext, key: Key): Promise<Payload | null> {
   const row = await context.db
