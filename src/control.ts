@@ -18,6 +18,7 @@ import { hostdSchema } from './hostd-api/schema.ts';
 import { secretHash } from './hosts/sessions.ts';
 import { type HttpServer, startHttp } from './http/server.ts';
 import { auditCounters } from './loops/audit.ts';
+import { sealAudit } from './loops/audit-seal.ts';
 import { Loops } from './loops/every.ts';
 import { Liveness } from './loops/liveness.ts';
 import { Retention } from './loops/retention.ts';
@@ -36,6 +37,8 @@ export interface ControlOptions {
   heartbeatMs?: number;
   /** How often other processes' commits are looked for. */
   feedMs?: number;
+  /** For how long the audit trail is kept. */
+  auditDays?: number;
   /** Web origins that may ask beside our own. */
   origins?: string[];
   /** Networks of reverse proxies whose word about the client's address counts. */
@@ -51,7 +54,8 @@ export interface Control {
   close(): Promise<void>;
 }
 
-const HOUR = 3_600_000;
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
 /** One control plane: migrates the database, serves, and does its share of the periodic work. */
@@ -128,7 +132,14 @@ export async function startControl(options: ControlOptions): Promise<Control> {
 function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Loops {
   const { log } = options;
   const loops = new Loops(log);
-  const retention = new Retention({ db: core.patientDb, ops: core.opsContext, log, recoverableMs: DAY, eventDays: 90 });
+  const retention = new Retention({
+    db: core.patientDb,
+    ops: core.opsContext,
+    log,
+    recoverableMs: DAY,
+    eventDays: 90,
+    auditDays: options.auditDays ?? 365,
+  });
   loops.every('feed', options.feedMs ?? 50, () => core.feed.tail());
   loops.every('claim', 500, () => core.engine.claimDue());
   loops.every('lease', 3_000, () => liveness.renew());
@@ -138,6 +149,7 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   loops.every('reconcile', 30_000, () => core.reconciler.settle(null));
   loops.every('usage', 15_000, () => core.usage.flush());
   loops.every('retention', 60_000, () => retention.round());
+  loops.every('audit-seal', 5_000, () => sealAudit({ db: core.db, writer: core.writer, log }, MINUTE));
   loops.every('audit', HOUR, async () => {
     const drift = await auditCounters(core.patientDb);
     if (drift.length > 0) log.error({ drift }, 'counters differ from what they count');

@@ -23,6 +23,8 @@ Environment
                   where the sealing key is, which all control planes of a database share (default: in VIRTGRAPH_DATA)
   VIRTGRAPH_TRUSTED_PROXIES
                   reverse proxies whose X-Forwarded-For counts: 10.0.0.0/8,fd00::7 (default: the header is ignored)
+  VIRTGRAPH_AUDIT_DAYS
+                  for how long the audit trail is kept (default 365)
   LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
 
@@ -66,6 +68,7 @@ const {
   VIRTGRAPH_DATA = '.virtgraph',
   VIRTGRAPH_SEALING_KEY_FILE,
   VIRTGRAPH_TRUSTED_PROXIES = '',
+  VIRTGRAPH_AUDIT_DAYS = '365',
   LOG_LEVEL = 'info',
 } = process.env;
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
@@ -76,6 +79,9 @@ const proxies = VIRTGRAPH_TRUSTED_PROXIES.split(',').flatMap((network) => networ
 const { wrong } = trustedProxies(proxies);
 if (wrong.length > 0)
   fail(`VIRTGRAPH_TRUSTED_PROXIES takes addresses and networks like 10.0.0.0/8, separated by commas, not ${wrong[0]}.`);
+const auditDays = Number(VIRTGRAPH_AUDIT_DAYS);
+if (!Number.isInteger(auditDays) || auditDays < 1 || auditDays > 36_500)
+  fail(`VIRTGRAPH_AUDIT_DAYS takes a number of days from 1 to 36500, not ${VIRTGRAPH_AUDIT_DAYS}.`);
 if (!(LOG_LEVEL in pino.levels.values)) fail(`LOG_LEVEL is one of ${Object.keys(pino.levels.values).join(', ')}.`);
 
 const dataPath = resolve(VIRTGRAPH_DATA);
@@ -93,6 +99,7 @@ const control = await startControl({
   log,
   origins: values.origin,
   trustedProxies: proxies,
+  auditDays,
   ...(values.advertise === undefined ? {} : { advertise: values.advertise }),
 }).catch((error: unknown) => {
   log.fatal({ err: error }, 'the control plane could not start');

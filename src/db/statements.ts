@@ -125,7 +125,7 @@ export function feedStatements(db: Kysely<Database>, transitions: Transition[], 
   if (audits.length > 0) {
     // A count of its own, so that a number that is missing is a record that somebody removed.
     const rows = audits.map((audit, i) => auditRow(audit, auditSeq(audits.length - 1 - i)));
-    statements.push(db.insertInto('audit_record').values(rows).compile());
+    statements.push(db.insertInto('audit').values(rows).compile());
   }
   return statements;
 }

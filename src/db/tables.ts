@@ -368,12 +368,12 @@ export interface ChangeTable {
 export interface FeedHeadTable {
   seq: number;
   event_trimmed_to: Defaulted<number>;
-  /** The highest of `audit_record`. */
+  /** The highest of `audit`. */
   audit_seq: Defaulted<number>;
 }
 
 /** Written with what it tells of, and never again: the chain of pages is over every column. */
-export interface AuditRecordTable {
+export interface AuditTable {
   seq: number;
   recorded_at: Timestamp;
   action: string;
@@ -399,9 +399,8 @@ export interface AuditPageTable {
   page: number;
   first_seq: number;
   last_seq: number;
-  first_at: ColumnType<string, Date | string, never>;
   last_at: ColumnType<string, Date | string, never>;
-  previous_hash: Buffer;
+  records_hash: Buffer;
   hash: Buffer;
   sealed_at: Timestamp;
   trimmed_at: NullableTimestamp;
@@ -411,6 +410,9 @@ export interface SealingCheckTable {
   id: number;
   sealed: Buffer;
 }
+
+export type AuditRecord = Selectable<AuditTable>;
+export type AuditPage = Selectable<AuditPageTable>;
 
 export interface Database {
   domain: DomainTable;
@@ -441,7 +443,7 @@ export interface Database {
   event: EventTable;
   change: ChangeTable;
   feed_head: FeedHeadTable;
-  audit_record: AuditRecordTable;
+  audit: AuditTable;
   audit_page: AuditPageTable;
   sealing_check: SealingCheckTable;
 }

@@ -192,6 +192,7 @@ export const OWNED_KINDS = [
   'template',
   'job',
   'event',
+  'audit',
   'account',
   'user',
   'api_key',

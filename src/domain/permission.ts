@@ -19,6 +19,7 @@ export const GUARDED_KINDS = [
   'volume',
   'job',
   'event',
+  'audit',
   'domain',
   'account',
   'user',
@@ -100,6 +101,8 @@ export const BUILT_IN_RULES: Record<number, readonly Rule[]> = {
       allow('*', k),
     ),
     allow('operate', 'job'),
+    // Of tenants they alone: it tells what others of the account did, and from where.
+    allow('read', 'audit'),
     ...KNOWN.map((kind) => allow('read', kind)),
   ],
   // user

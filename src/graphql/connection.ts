@@ -19,7 +19,9 @@ import {
 } from './page.ts';
 import { type Row, selected } from './rows.ts';
 
-type ListTable = ResourceKind | 'event';
+type ListTable = ResourceKind | 'event' | 'audit';
+/** What is written once, numbered, and never deleted by anybody. */
+const isLog = (table: ListTable): table is 'event' | 'audit' => table === 'event' || table === 'audit';
 
 const DirectionRef = builder.enumType('OrderDirection', {
   description: 'Which end of an order comes first.',
@@ -57,12 +59,12 @@ export interface List {
 /** Declares `<Noun>Connection`, `<Noun>Edge`, `<Noun>Order` and what reads them. */
 export function list<T extends ListTable, F>(options: ListOptions<T, F>): List {
   const { table, ref, noun, direction = 'ASC' } = options;
-  const key = table === 'event' ? 'seq' : 'id';
+  const key = isLog(table) ? 'seq' : 'id';
   const orders: Record<string, { column: string; description: string }> = {
     ID: { column: key, description: 'In the order of creation.' },
     ...options.orders,
   };
-  const live = table === 'job' || table === 'event' ? [] : [sql<SqlBool>`${sql.ref(`${table}.deleted_at`)} is null`];
+  const live = table === 'job' || isLog(table) ? [] : [sql<SqlBool>`${sql.ref(`${table}.deleted_at`)} is null`];
   return {
     table,
     key,
@@ -322,5 +324,5 @@ function orderSql(of: List, { order, backwards }: Stretch) {
 }
 
 function keep(context: GraphContext, of: List, rows: Row<ListTable>[]): void {
-  if (of.table !== 'event') loadersOf(context).keep(of.table, rows as Row<ResourceKind>[]);
+  if (!isLog(of.table)) loadersOf(context).keep(of.table, rows as Row<ResourceKind>[]);
 }

@@ -8,8 +8,8 @@ import { NodeRef, nodeOf } from './node.ts';
 import { encodeEventId, parseId } from './public-id.ts';
 import { EventRef, JobRef } from './refs.ts';
 
-const FieldChangeRef = builder.objectRef<FieldChange>('FieldChange').implement({
-  description: 'One field that an event changed, as text that a person reads.',
+export const FieldChangeRef = builder.objectRef<FieldChange>('FieldChange').implement({
+  description: 'One field that was changed, as text that a person reads.',
   fields: (t) => ({
     field: t.exposeString('field', { description: 'Its name.' }),
     before: t.exposeString('before', { nullable: true, description: 'What it was; null: nothing.' }),

@@ -7,9 +7,9 @@ import { encodeId, type ResourceKind } from '../domain/ids.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import type { GraphContext } from './context.ts';
 import { loadersOf } from './loaders.ts';
-import { decodeEventId, parseId, uidOf } from './public-id.ts';
-import { EventRef, REF_OF } from './refs.ts';
-import type { EventRow, Row } from './rows.ts';
+import { decodeLogId, parseId, uidOf } from './public-id.ts';
+import { AuditRecordRef, EventRef, REF_OF } from './refs.ts';
+import type { Row } from './rows.ts';
 import { selected } from './rows.ts';
 
 export const NodeRef = builder.nodeInterfaceRef();
@@ -35,20 +35,22 @@ export function nodeOf(context: GraphContext, kind: ResourceKind, id: number): u
 }
 
 async function nodeById(context: GraphContext, id: string, path: string[]): Promise<unknown> {
-  const seq = decodeEventId(id);
-  if (seq !== null) return eventBySeq(context, seq);
+  const numbered = decodeLogId(id);
+  if (numbered) return rowOfLog(context, numbered.log, numbered.seq);
   const { kind, uid } = parseId(id, path);
   const row = await loadersOf(context).findByUid(kind, uid);
   return row && asNode(kind, row);
 }
 
-async function eventBySeq(context: GraphContext, seq: number): Promise<EventRow | null> {
+const REF_OF_LOG = { event: EventRef, audit: AuditRecordRef } as const;
+
+async function rowOfLog(context: GraphContext, log: keyof typeof REF_OF_LOG, seq: number): Promise<unknown> {
   mustBeKnown(context.actor);
-  const { rows } = await sql<EventRow>`
-    select ${selected('event')} from event
-    where seq = ${seq} and ${visible(context.actor, 'event')}`.execute(context.db);
+  const { rows } = await sql<object>`
+    select ${selected(log)} from ${sql.table(log)}
+    where seq = ${seq} and ${visible(context.actor, log)}`.execute(context.db);
   const row = rows[0] ?? null;
-  if (row) brandWithType(row, EventRef.name as never);
+  if (row) brandWithType(row, REF_OF_LOG[log].name as never);
   return row;
 }
 

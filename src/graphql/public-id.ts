@@ -22,10 +22,15 @@ export function parseId(id: string, path: string[]): { kind: ResourceKind; uid: 
   return decoded;
 }
 
-const EVENT_ID = /^evt_([1-9]\d{0,15})$/;
-/** Events are numbered, so their ids are too. */
+const NUMBERED_ID = /^(evt|aud)_([1-9]\d{0,15})$/;
+const LOG_OF_PREFIX = { evt: 'event', aud: 'audit' } as const;
+/** Events and audit records are numbered, so their ids are too. */
 export const encodeEventId = (seq: number): string => `evt_${seq}`;
-export const decodeEventId = (id: string): number | null => {
-  const seq = Number(EVENT_ID.exec(id)?.[1]);
-  return Number.isSafeInteger(seq) ? seq : null;
-};
+export const encodeAuditId = (seq: number): string => `aud_${seq}`;
+
+/** Which log an id is of, and the number in it; null: of none. */
+export function decodeLogId(id: string): { log: 'event' | 'audit'; seq: number } | null {
+  const [, prefix, digits] = NUMBERED_ID.exec(id) ?? [];
+  const seq = Number(digits);
+  return Number.isSafeInteger(seq) ? { log: LOG_OF_PREFIX[prefix as 'evt' | 'aud'], seq } : null;
+}

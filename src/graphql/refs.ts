@@ -3,6 +3,7 @@ import { builder } from './builder.ts';
 import type {
   AccountRow,
   ApiKeyRow,
+  AuditRow,
   ClusterRow,
   DomainRow,
   EventRow,
@@ -32,6 +33,7 @@ export const VmRef = builder.objectRef<VmRow>('Vm');
 export const VolumeRef = builder.objectRef<VolumeRow>('Volume');
 export const JobRef = builder.objectRef<JobRow>('Job');
 export const EventRef = builder.objectRef<EventRow>('Event');
+export const AuditRecordRef = builder.objectRef<AuditRow>('AuditRecord');
 export const DomainRef = builder.objectRef<DomainRow>('Domain');
 export const AccountRef = builder.objectRef<AccountRow>('Account');
 export const UserRef = builder.objectRef<UserRow>('User');

@@ -143,6 +143,25 @@ const COLUMNS = {
     'reason',
     'changes',
   ],
+  audit: [
+    'seq',
+    'recorded_at',
+    'action',
+    'outcome',
+    'code',
+    'actor',
+    'user_id',
+    'credential',
+    'address',
+    'account_id',
+    'subject_kind',
+    'subject_id',
+    'asked_id',
+    'job_id',
+    'reason',
+    'changes',
+    'request_id',
+  ],
   domain: [...NAMED, 'parent_id', 'path'],
   account: [...NAMED, 'domain_id', 'type'],
   user: [...NAMED, 'account_id', 'role_id'],
@@ -173,7 +192,7 @@ const COLUMNS = {
   ],
 } as const satisfies { [T in ReadTable]: readonly (keyof Selectable<Database[T]>)[] };
 
-type ReadTable = ResourceKind | 'job_step' | 'event';
+type ReadTable = ResourceKind | 'job_step' | 'event' | 'audit';
 export type Row<T extends ReadTable> = Pick<
   Selectable<Database[T]>,
   (typeof COLUMNS)[T][number] & keyof Selectable<Database[T]>
@@ -189,6 +208,7 @@ export type TemplateRow = Row<'template'>;
 export type VmRow = Row<'vm'>;
 export type VolumeRow = Row<'volume'>;
 export type EventRow = Row<'event'>;
+export type AuditRow = Row<'audit'>;
 export type DomainRow = Row<'domain'>;
 export type AccountRow = Row<'account'>;
 export type ProjectMemberRow = Row<'project_member'>;

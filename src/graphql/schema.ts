@@ -19,6 +19,8 @@ import './vm-screenshot.ts';
 import './volume.ts';
 import './job.ts';
 import './event.ts';
+import './audit.ts';
+import './audit-verification.ts';
 import './node.ts';
 import './placement.ts';
 import './subscriptions.ts';

@@ -14,6 +14,7 @@ export interface RetentionOptions {
   /** A destroyed VM can be recovered for so long. */
   recoverableMs: number;
   eventDays: number;
+  auditDays: number;
 }
 
 /** Lets go of what nobody needs any more, a bounded piece at a time. */
@@ -28,6 +29,7 @@ export class Retention {
     await this.#expungeDestroyed();
     await this.#trimFeed();
     await this.#trimEvents();
+    await this.#trimAudit();
   }
 
   /** Files jobs, like everyone else. Page by page, so that those whose host is away don't keep the others for ever. */
@@ -103,6 +105,25 @@ export class Retention {
         .execute();
       return db.deleteFrom('event').where('seq', '<=', seq).executeTakeFirst();
     });
+  }
+
+  /** Whole pages, the oldest first. The pages stay, so that what is left can still be verified back to the beginning. */
+  async #trimAudit(): Promise<void> {
+    const { db, auditDays } = this.#o;
+    // First say so, then do so, as with events.
+    await db
+      .updateTable('audit_page')
+      .set({ trimmed_at: sql<string>`NOW(6)` })
+      .where('trimmed_at', 'is', null)
+      .where('last_at', '<', sql<string>`NOW(6) - INTERVAL ${sql.lit(auditDays)} DAY`)
+      .execute();
+    const { seq } = await db
+      .selectFrom('audit_page')
+      .select((eb) => eb.fn.max<number | null>('last_seq').as('seq'))
+      .where('trimmed_at', 'is not', null)
+      .executeTakeFirstOrThrow();
+    if (seq === null) return;
+    await inPieces(() => db.deleteFrom('audit').where('seq', '<=', seq).limit(ROWS_AT_ONCE).executeTakeFirst());
   }
 }
 

@@ -47,7 +47,7 @@ describe('records of the audit trail', () => {
     changes: [{ kind: 'zone', id }],
     audits: [audit({ subject: { kind: 'zone', id }, reason: `zone ${id}` })],
   });
-  const rows = () => database.db.selectFrom('audit_record').selectAll().orderBy('seq').execute();
+  const rows = () => database.db.selectFrom('audit').selectAll().orderBy('seq').execute();
 
   it('are written with what they tell of or not at all, numbered without gaps whatever is refused between', async () => {
     const writers = Array.from({ length: WRITERS }, newWriter);

@@ -19,7 +19,7 @@ describe('what nobody needs any more', () => {
   before(async () => {
     bench = await openBench();
     const { db, opsContext: ops } = bench.core;
-    retention = new Retention({ db, ops, log, recoverableMs: DAY, eventDays: 90 });
+    retention = new Retention({ db, ops, log, recoverableMs: DAY, eventDays: 90, auditDays: 365 });
   });
   after(() => bench.close());
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Insertable } from 'kysely';
 import type { Core } from '../../src/core.ts';
-import type { AuditRecordTable, VmTable } from '../../src/db/tables.ts';
+import type { AuditTable, VmTable } from '../../src/db/tables.ts';
 import type { Actor, UserActor } from '../../src/domain/authorize.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import type { FieldChange } from '../../src/domain/kinds.ts';
@@ -79,10 +79,10 @@ describe('the audit trail', () => {
   async function trail(work: () => Promise<Payload>): Promise<{ records: Row[]; payload: Payload | Error }> {
     const { audit_seq: from } = await core.db.selectFrom('feed_head').select('audit_seq').executeTakeFirstOrThrow();
     const payload = await work().catch((error: Error) => error);
-    const rows = await core.db.selectFrom('audit_record').selectAll().where('seq', '>', from).orderBy('seq').execute();
+    const rows = await core.db.selectFrom('audit').selectAll().where('seq', '>', from).orderBy('seq').execute();
     return { records: rows as unknown as Row[], payload };
   }
-  type Row = Insertable<AuditRecordTable>;
+  type Row = Insertable<AuditTable>;
   const ask = (mutation: Name, actor: Actor, input: unknown) =>
     trail(() => (core.ops[mutation] as Run)(actor, input, VIA));
   const changesOf = (row: Row): FieldChange[] => JSON.parse(row.changes) as FieldChange[];

@@ -252,6 +252,8 @@ function refusalOf({ data, errors }: Answered, name: string, argument: string): 
 
 /** What every process writes while nobody asks for anything: its lease, and the ids that it has taken. */
 const OF_PROCESSES = ['control_process', 'id_block'];
+/** That it was refused is written, and counted: test/ops/audit.test.ts. */
+const OF_REFUSALS = ['audit', 'audit_page', 'feed_head'];
 
 /** How many rows each table has, and a sum over what is in them. */
 async function contentsOf({ db }: TestDatabase): Promise<Record<string, unknown>> {
@@ -260,7 +262,7 @@ async function contentsOf({ db }: TestDatabase): Promise<Record<string, unknown>
     where table_schema = database() and table_type = 'BASE TABLE'`.execute(db);
   const contents: Record<string, unknown> = {};
   for (const { name } of tables) {
-    if (OF_PROCESSES.includes(name)) continue;
+    if (OF_PROCESSES.includes(name) || OF_REFUSALS.includes(name)) continue;
     const { rows: counted } = await sql<{ n: number }>`select count(*) as n from ${sql.table(name)}`.execute(db);
     const { rows: summed } = await sql<{ Checksum: number }>`checksum table ${sql.table(name)}`.execute(db);
     contents[name] = [counted[0]!.n, summed[0]!.Checksum];
@@ -295,6 +297,8 @@ async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): P
   const volume = await insertVolume(db, placed, vm, owned);
   const job = await insertJob(db, vm, { state: 'SUCCEEDED', finished_at: new Date() });
   await insertEvent(db, vm, job);
+  await insertAudit(db, { kind: 'vm', ...vm }, user);
+  await insertAudit(db, { kind: 'job', ...job }, user);
   const tenants = { domain, account, role, user, api_key, project_member };
   const rows: Record<ResourceKind, Placed> = {
     ...placed,
@@ -306,6 +310,29 @@ async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): P
     primary_storage: storage,
   };
   return Object.fromEntries(RESOURCE_KINDS.map((kind) => [kind, encodeId(kind, rows[kind].uid)])) as Ids;
+}
+
+async function insertAudit(
+  db: TestDatabase['db'],
+  subject: Placed & { kind: ResourceKind },
+  user: Placed,
+): Promise<void> {
+  await db.updateTable('feed_head').set({ audit_seq: sql`audit_seq + 1` }).execute();
+  const { audit_seq: seq } = await db.selectFrom('feed_head').select('audit_seq').executeTakeFirstOrThrow();
+  const about = { subject_kind: subject.kind, subject_id: subject.id, user_id: user.id };
+  const done = {
+    action: 'startVm',
+    outcome: 'ALLOWED' as const,
+    code: null,
+    changes: '[]',
+    reason: null,
+    job_id: null,
+  };
+  const from = { actor: 'acme/alice', credential: null, address: null, account_id: null, request_id: null };
+  await db
+    .insertInto('audit')
+    .values({ seq, ...about, ...done, ...from, asked_id: null })
+    .execute();
 }
 
 async function insertEvent(db: TestDatabase['db'], vm: Placed, job: Placed): Promise<void> {

@@ -157,6 +157,11 @@ export const QUERIES: Record<string, FieldRow> = {
   }),
   jobs: list({ targetId: filterByAny }),
   events: list({ subjectId: filterByAny, jobId: filter('job') }),
+  auditRecords: list({
+    userId: { ...filter('user'), deleted: 'FOUND' },
+    subjectId: { ...filterByAny, otherKind: 'FOUND' },
+  }),
+  auditVerification: { ...shut, root: 'FOUND', args: () => ({}), ids: {} },
   explainPlacement: {
     ...shut,
     root: 'FOUND',
