@@ -1,5 +1,5 @@
 import { type Expression, type SqlBool, sql } from 'kysely';
-import type { Actor } from '../domain/authorize.ts';
+import { type Actor, rightsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { decodeId, decodeIdOf, notAnId } from '../domain/ids.ts';
 import type { AuditOutcome } from '../domain/kinds.ts';
@@ -17,6 +17,12 @@ export interface AuditFilter {
   from?: Date | null | undefined;
   /** Before. */
   to?: Date | null | undefined;
+}
+
+/** Operators: they read the trail whole, not what concerns a tenant of theirs. */
+export function readsAll(actor: Actor): boolean {
+  const { reach, permissions } = rightsOf(actor);
+  return reach === 'ALL' && permissions.has('read audit');
 }
 
 type Condition = Expression<SqlBool>;

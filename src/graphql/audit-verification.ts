@@ -1,5 +1,6 @@
 import { type Verification, verifyAudit } from '../db/audit-chain.ts';
-import { authorize, rightsOf } from '../domain/authorize.ts';
+import { readsAll } from '../db/audit-filter.ts';
+import { authorize } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { builder } from './builder.ts';
 
@@ -67,7 +68,7 @@ builder.queryField('auditVerification', (t) =>
     extensions: { cost: { own: 500 } },
     resolve: async (_root, { afterPage, pages }, { actor, db }) => {
       authorize(actor, 'read', 'audit');
-      if (rightsOf(actor).reach !== 'ALL')
+      if (!readsAll(actor))
         throw new VirtgraphError({ code: 'FORBIDDEN', message: 'Operators alone verify the audit trail.' });
       const maxPages = between(pages ?? DEFAULT_PAGES, 1, MAX_PAGES, 'pages');
       return verifyAudit(db, { afterPage: between(afterPage ?? 0, 0, 2 ** 31, 'afterPage'), maxPages });

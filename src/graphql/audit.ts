@@ -1,5 +1,4 @@
-import { type AuditFilter, auditConditions } from '../db/audit-filter.ts';
-import { rightsOf } from '../domain/authorize.ts';
+import { type AuditFilter, auditConditions, readsAll } from '../db/audit-filter.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import { encodeId } from '../domain/ids.ts';
 import type { AUDIT_OUTCOMES, AuditOutcome, FieldChange } from '../domain/kinds.ts';
@@ -41,7 +40,7 @@ const credentialOf = ({ credential }: AuditRow): { kind: string; id: number } | 
 
 /** Where somebody was, and what joins his requests with a log, is for operators and for those who answer for him. */
 async function forThoseAbove<T>(context: GraphContext, { user_id }: AuditRow, value: T): Promise<T | null> {
-  if (rightsOf(context.actor).reach === 'ALL') return value;
+  if (readsAll(context.actor)) return value;
   return user_id !== null && (await loadersOf(context).find('user', user_id)) ? value : null;
 }
 

@@ -16,6 +16,7 @@ import {
   insertActor,
   insertApiKey,
   insertDomain,
+  insertMember,
   insertRole,
   insertUser,
   type PlacedDomain,
@@ -163,6 +164,13 @@ describe('the audit trail', () => {
     createRole: async () => ({ name: name(), reach: 'ACCOUNT', rules: [] }),
     updateRole: async () => ({ id: idOf('role', await insertRole(core.db)), name: name() }),
     deleteRole: async () => ({ id: idOf('role', await insertRole(core.db)) }),
+    addProjectMember: async () => ({
+      projectId: idOf('account', await project()),
+      userId: idOf('user', user),
+      roleId: encodeId('role', await roleUid()),
+    }),
+    updateProjectMember: async () => ({ id: await member(), roleId: encodeId('role', await roleUid()) }),
+    removeProjectMember: async () => ({ id: await member() }),
     createVm: async () => ({
       name: `vm-${++runs}`,
       accountId: idOf('account', account),
@@ -184,6 +192,9 @@ describe('the audit trail', () => {
     retryJob: async () => ({ id: idOf('job', await insertJob(core.db, await vm('STOPPED'), { state: 'FAILED' })) }),
     resolveJob: async () => ({ id: await stuckJob(), resolution: 'RETRY_STEP' }),
   };
+  const project = () => insertAccount(core.db, domain, { type: 'PROJECT' });
+  const member = async () =>
+    idOf('project_member', await insertMember(core.db, await project(), { user }, ROLE.readOnly));
   const roleUid = async (): Promise<Buffer> =>
     (await core.db.selectFrom('role').select('uid').where('id', '=', ROLE.user).executeTakeFirstOrThrow()).uid;
 
