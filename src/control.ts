@@ -22,6 +22,7 @@ import { sealAudit } from './loops/audit-seal.ts';
 import { Loops } from './loops/every.ts';
 import { Liveness } from './loops/liveness.ts';
 import { Retention } from './loops/retention.ts';
+import { exportAudit } from './ops/audit-export.ts';
 import { type PeerContext, peerSchema } from './peer-api/schema.ts';
 
 export interface ControlOptions {
@@ -91,6 +92,15 @@ export async function startControl(options: ControlOptions): Promise<Control> {
         path: '/peer',
         schema: peerSchema,
         contextFor: async (parameters) => peerContext(core, parameters, peerSecret),
+      },
+    ],
+    downloads: [
+      {
+        path: '/audit.jsonl',
+        mediaType: 'application/jsonl; charset=utf-8',
+        fileName: 'audit.jsonl',
+        cost: 500,
+        open: (actor, query) => exportAudit(core.db, actor, query),
       },
     ],
     ready: () => notReady(core),

@@ -8,6 +8,7 @@ import type { Actor } from '../domain/authorize.ts';
 import { addressOf, type TrustedProxies, trustedProxies } from './address.ts';
 import { Allowance } from './allowance.ts';
 import { type Call, type Caller, callFields } from './call.ts';
+import { type Download, sendDownload } from './download.ts';
 import type { Edge } from './edge.ts';
 import { type CostOf, Pipeline } from './execute.ts';
 import { FanOut } from './fan-out.ts';
@@ -39,6 +40,7 @@ export interface HttpOptions {
   contextFor(caller: Caller, signal: AbortSignal): object;
   /** What our own programs speak, over WebSocket alone. */
   programs: Program[];
+  downloads?: Download[];
   /** Why requests should not be sent here; empty: they may. */
   ready(): Promise<string[]>;
   log: Logger;
@@ -171,7 +173,7 @@ const SECURITY_HEADERS = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
-const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/'];
+const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/audit.jsonl', '/'];
 
 function requestListener(
   server: Server,
@@ -180,12 +182,15 @@ function requestListener(
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const graphql = graphqlHandler(edge);
   const graphiql = new GraphiqlPage();
+  const downloads = new Map((options.downloads ?? []).map((download) => [download.path, download]));
   const route = async (path: string, request: IncomingMessage, response: ServerResponse, call: Call): Promise<void> => {
     if (path === '/graphql') return await graphql(request, response, call);
     if (path === '/graphiql' || path.startsWith('/graphiql/')) return await graphiql.send(path, request, response);
     if (path === '/healthz') return sendHealth(response);
     if (path === '/readyz') return await sendReadiness(response, options.ready);
     if (path === '/metrics') return await sendMetrics(response, edge.metrics.registry);
+    const download = downloads.get(path);
+    if (download) return await sendDownload(edge, download, request, response, call);
     if (path === '/') {
       response.writeHead(302, { location: '/graphiql' }).end();
       return;

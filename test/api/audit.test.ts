@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { pino } from 'pino';
 import { type Control, startControl } from '../../src/control.ts';
+import { sealAudit } from '../../src/loops/audit-seal.ts';
 import { post } from '../repo/graph-probe.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import { idOf, insertAccount, insertApiKey, insertDomain, insertUser, ROLE } from '../support/tenants.ts';
@@ -158,6 +159,100 @@ describe('audit records in the graph', needsDatabase, () => {
     assert.equal(await node(sibling.token), null);
     assert.deepEqual(await node(domainAdmin.token), { id: 'aud_1' });
     assert.deepEqual(await node(root), { id: 'aud_1' });
+  });
+
+  describe('exported as JSON lines', () => {
+    const get = (token: string | null, query = '', init: RequestInit = {}) =>
+      fetch(`${control.http.url}/audit.jsonl${query}`, {
+        ...init,
+        headers: token === null ? {} : { authorization: `Bearer ${token}` },
+      });
+    const lines = async (token: string, query = ''): Promise<Record<string, unknown>[]> => {
+      const response = await get(token, query);
+      assert.equal(response.status, 200);
+      return (await response.text())
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line));
+    };
+
+    it('hold what the graph shows to the same caller, oldest first', async () => {
+      for (const { token } of [{ token: root }, domainAdmin, sibling]) {
+        const graph = (await records(token)).reverse();
+        assert.deepEqual(
+          (await lines(token)).map(({ at, page, ...line }) => ({ ...line, at: Date.parse(at as string) })),
+          graph.map((node) => ({
+            seq: Number(node.seq),
+            at: Date.parse(node['at'] as string),
+            action: node.action,
+            outcome: node.outcome,
+            code: node['code'],
+            actor: node.actor,
+            userId: (node['user'] as { id: string } | null)?.id ?? null,
+            address: node['address'],
+            credentialKind: (node['credentialKind'] as string).toLowerCase().replace('_', '-'),
+            apiKeyId: (node['apiKey'] as { id: string } | null)?.id ?? null,
+            subjectKind: (node['subjectKind'] as string | null)?.toLowerCase() ?? null,
+            subjectId: node['subjectId'],
+            jobId: null,
+            reason: node['reason'],
+            changes: node['changes'],
+            requestId: node['requestId'],
+          })),
+        );
+      }
+    });
+
+    it('are a file that nobody keeps, and say the page that seals each', async () => {
+      const { core } = control;
+      await sealAudit({ db: core.db, writer: core.writer, log: pino({ level: 'silent' }) }, 0);
+      const response = await get(root);
+      assert.equal(response.headers.get('content-disposition'), 'attachment; filename="audit.jsonl"');
+      assert.equal(response.headers.get('cache-control'), 'no-store');
+      assert.match(response.headers.get('content-type')!, /^application\/jsonl/);
+      await response.body?.cancel();
+      assert.deepEqual(new Set((await lines(root)).map(({ page }) => page)), new Set([1]));
+    });
+
+    it('are narrowed as in the graph', async () => {
+      const of = async (query: string) => (await lines(root, query)).map(({ seq }) => seq);
+      assert.deepEqual(await of('?actor=root'), [2, 5]);
+      assert.deepEqual(await of(`?userId=${owner.userId}&outcome=REFUSED`), [4]);
+      assert.deepEqual(await of(`?subjectId=${vmId}&action=updateVm`), [1, 2, 3]);
+      assert.deepEqual(await of('?to=2020-01-01'), []);
+      assert.deepEqual(await of('?from=2020-01-01T00:00:00Z'), [1, 2, 3, 4, 5]);
+    });
+
+    it('are refused as everything else is, before a line is sent', async () => {
+      const refusal = async (answer: Promise<Response>) => {
+        const response = await answer;
+        return [response.status, ((await response.json()) as { error: { code: string } }).error.code];
+      };
+      assert.deepEqual(await refusal(get(null)), [401, 'UNAUTHENTICATED']);
+      assert.deepEqual(await refusal(get('vgk_nobody')), [401, 'UNAUTHENTICATED']);
+      assert.deepEqual(await refusal(get(owner.token)), [403, 'FORBIDDEN']);
+      assert.deepEqual(await refusal(get(root, '', { method: 'POST' })), [405, 'INVALID_INPUT']);
+      for (const query of ['?actr=root', '?actor=a&actor=b', '?outcome=no', '?from=soon', '?userId=7', '?subjectId=x'])
+        assert.deepEqual(await refusal(get(root, query)), [400, 'INVALID_INPUT'], query);
+    });
+  });
+
+  it('are verified by operators alone', async () => {
+    const query = '{ auditVerification { intact firstBroken { page what } complete records head { page hash } } }';
+    const { body } = await post(control.http.url, root, query, {});
+    const { head, ...found } = body.data!['auditVerification'] as { head: { hash: string } };
+    assert.deepEqual(found, { intact: true, firstBroken: null, complete: true, records: 5 });
+    assert.match(head.hash, /^[0-9a-f]{64}$/);
+    const refused = await post(control.http.url, domainAdmin.token, query, {});
+    assert.equal(refused.body.errors![0]!.extensions.code, 'FORBIDDEN');
+    await database.db.updateTable('audit').set({ actor: 'nobody' }).where('seq', '=', 2).execute();
+    const broken = await post(control.http.url, root, query, {});
+    const { intact, firstBroken } = broken.body.data!['auditVerification'] as Record<string, unknown>;
+    assert.deepEqual(
+      { intact, firstBroken },
+      { intact: false, firstBroken: { page: 1, what: 'A record was changed.' } },
+    );
+    await database.db.updateTable('audit').set({ actor: 'root' }).where('seq', '=', 2).execute();
   });
 
   it('are narrowed by actor, user, subject, action, outcome and time', async () => {
