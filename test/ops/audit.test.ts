@@ -342,6 +342,22 @@ describe('the audit trail', () => {
     });
   });
 
+  it('has a record of what failed by a fault of ours', async () => {
+    const { ids } = core.opsContext;
+    const { take } = ids;
+    ids.take = () => Promise.reject(new TypeError('a fault'));
+    try {
+      const { records, payload } = await ask('createZone', ADMIN, { name: name() });
+      assert.equal((payload as Error).message, 'a fault');
+      assert.deepEqual(
+        records.map(({ outcome, code }) => [outcome, code]),
+        [['REFUSED', 'INTERNAL']],
+      );
+    } finally {
+      ids.take = take;
+    }
+  });
+
   it('refuses with UNAVAILABLE where no record can be written', async () => {
     const { submit } = core.writer;
     core.writer.submit = () => Promise.reject(Object.assign(new Error('away'), { code: 'ECONNREFUSED' }));

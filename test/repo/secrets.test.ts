@@ -124,6 +124,9 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     const pod = 'mutation ($input: CreatePodInput!) { createPod(input: $input) { errors { code message path } } }';
     for (const secret of Object.values(secrets))
       refusals.push(await post(pod, { input: { zoneId: secret, name: 'pod', idempotencyKey: 'k' } }));
+    // An id is kept in the audit trail as it was asked for: if it is one.
+    for (const secret of Object.values(secrets))
+      await post('mutation ($id: ID!) { deleteZone(input: { id: $id }) { errors { code } } }', { id: secret });
     // The one host that it admitted is there; and this one is nobody's.
     for (const joinToken of [join, 'not-a-join-token']) {
       const register = `mutation { register(input: { name: "another", joinToken: "${joinToken}" }) { hostId } }`;
@@ -191,6 +194,21 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
       }
     }
     assert.equal(hashes, 4, 'each is known by its hash');
+  });
+
+  it('are in no record of the audit trail, which has what was refused with them', async () => {
+    const query = '{ auditRecords(first: 500) { nodes { action code subjectId reason changes { before after } } } }';
+    const graph = await post(query, {});
+    const headers = { authorization: `Bearer ${secrets['admin token']}` };
+    const exported = await (await fetch(`${url}/audit.jsonl`, { headers })).text();
+    for (const text of [graph, exported]) {
+      assert.ok(text.includes('createApiKey') && text.includes('createHostJoinToken'));
+      assert.equal(
+        text.match(/"action":"deleteZone","(outcome":"REFUSED",")?code":"INVALID_INPUT"/g)?.length,
+        Object.keys(secrets).length,
+      );
+      assert.deepEqual(found(text), []);
+    }
   });
 
   it('are on no command line', async () => {
