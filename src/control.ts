@@ -12,6 +12,7 @@ import { type Actor, IDENTITIES, restsOn } from './domain/authorize.ts';
 import { VirtgraphError } from './domain/errors.ts';
 import { costOf } from './graphql/cost.ts';
 import { toGraphQLError } from './graphql/errors.ts';
+import { PUBLIC_FIELDS } from './graphql/public-fields.ts';
 import { schema } from './graphql/schema.ts';
 import { Watch } from './graphql/watch.ts';
 import { hostdSchema } from './hostd-api/schema.ts';
@@ -78,14 +79,17 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const metrics = new Registry();
   measure(core, metrics);
   const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log });
+  const actorOf = authenticator(core);
   const http = await startHttp({
     host: options.host,
     port: options.port,
     schema,
     costOf: (...query) => costOf(...query).cost,
     toGraphQLError: (error, requestId) => toGraphQLError(error, requestId, log),
-    authenticate: authenticator(core),
-    contextFor: (caller) => ({ ...core, ...caller, watch }),
+    authenticate: actorOf,
+    contextFor: (caller) => ({ ...core, ...caller, watch, actorOf }),
+    used: (actor) => actor.kind === 'user' && core.credentialUse.used(actor.credential),
+    publicFields: PUBLIC_FIELDS,
     programs: [
       { path: '/hostd', schema: hostdSchema, contextFor: (parameters) => hostdContext(core, parameters, log) },
       {
@@ -158,6 +162,7 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   loops.every('inventory', 30_000, () => core.inventory.load());
   loops.every('reconcile', 30_000, () => core.reconciler.settle(null));
   loops.every('usage', 15_000, () => core.usage.flush());
+  loops.every('credential use', 15_000, () => core.credentialUse.flush());
   loops.every('retention', 60_000, () => retention.round());
   loops.every('audit-seal', 5_000, () => sealAudit({ db: core.db, writer: core.writer, log }, MINUTE));
   loops.every('audit', HOUR, async () => {

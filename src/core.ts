@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import type { Pool } from 'mysql2';
 import type { Logger } from 'pino';
+import { CredentialUse } from './db/credential-use.ts';
 import { Feed } from './db/feed.ts';
 import { Ids } from './db/ids.ts';
 import { Inventory } from './db/inventory.ts';
@@ -21,6 +22,8 @@ import { Engine } from './jobs/engine.ts';
 import { Reconciler } from './loops/reconcile.ts';
 import type { OpsContext } from './ops/context.ts';
 import { bindOps, compoundJobs, type Ops } from './ops/ops.ts';
+import { PasswordHasher } from './ops/password-hash.ts';
+import { SignInLimits } from './ops/sign-in-limits.ts';
 
 export interface CoreOptions {
   databaseUrl: string;
@@ -52,6 +55,7 @@ export interface Core {
   agent: PeerHostAgent;
   observations: Observations;
   usage: UsageBoard;
+  credentialUse: CredentialUse;
   sessions: HostSessions;
   reconciler: Reconciler;
   opsContext: OpsContext;
@@ -135,7 +139,17 @@ export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConn
     log,
     ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
   });
-  const opsContext: OpsContext = { db, writer, ids, inventory, sealer, catchUp, log };
+  const opsContext: OpsContext = {
+    db,
+    writer,
+    ids,
+    inventory,
+    sealer,
+    passwords: new PasswordHasher(),
+    signInLimits: new SignInLimits(),
+    catchUp,
+    log,
+  };
 
   const compounds = compoundJobs(opsContext);
 
@@ -171,6 +185,7 @@ export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConn
     agent,
     observations,
     usage,
+    credentialUse: new CredentialUse(db),
     sessions,
     reconciler,
     opsContext,

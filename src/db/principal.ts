@@ -1,11 +1,13 @@
-import { type Kysely, sql } from 'kysely';
-import type { Actor } from '../domain/authorize.ts';
-import { both, type Reach, rightsOfRole } from '../domain/permission.ts';
+import { type Expression, type Kysely, type SqlBool, sql } from 'kysely';
+import type { Actor, Credential } from '../domain/authorize.ts';
+import { both, type Reach, type Rights, rightsOfRole } from '../domain/permission.ts';
+import { SESSION_IDLE_MS } from '../domain/session.ts';
 import { membershipsOf } from './memberships.ts';
 import type { Database } from './tables.ts';
 
-interface KeyRow {
-  key_id: number;
+interface CredentialRow {
+  kind: Credential['kind'];
+  id: number;
   user_id: number;
   user_name: string;
   account_id: number;
@@ -17,11 +19,28 @@ interface KeyRow {
   key_role_id: number | null;
   key_reach: Reach | null;
   key_rules: string | null;
+  /** 0 or 1: it lacks what a domain above asks for. */
+  enrolling: number;
 }
 
+/** Of a session: not ended, not old, not idle. */
+export const isLiveSession = sql<SqlBool>`session.deleted_at is null and session.expires_at > now(6)
+  and session.last_used_at > now(6) - interval ${SESSION_IDLE_MS / 1_000} second`;
+
+/** That the domain and every one above it are there and enabled, however deep the tree. */
+export const isDomainOpen = sql<SqlBool>`not exists (
+  select 1 from domain as above
+  where domain.path like concat(above.path, '%')
+    and (above.deleted_at is not null or above.wanted_state <> 'ENABLED'))`;
+
+/** That it, or a domain above, asks for a second factor. */
+export const asksSecondFactor: Expression<SqlBool> = sql<SqlBool>`exists (
+  select 1 from domain as above
+  where domain.path like concat(above.path, '%') and above.require_second_factor)`;
+
 /**
- * Who a token belongs to. A key works while it, its user, its account and every domain above are enabled and there: one
- * statement for that, however deep the tree.
+ * Who a token belongs to. It works while it, its user, its account and every domain above are enabled and there: one
+ * statement for that, for keys and sessions alike.
  *
  * @param hash SHA-256 of the token
  */
@@ -32,37 +51,42 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     .where('token_hash', '=', hash)
     .executeTakeFirst();
   if (root) return { kind: 'root-admin', tokenId: root.id, name: root.name };
-  const { rows } = await sql<KeyRow>`
-    select api_key.id as key_id, user.id as user_id, user.name as user_name, account.id as account_id,
+  const { rows } = await sql<CredentialRow>`
+    select credential.kind, credential.id, user.id as user_id, user.name as user_name, account.id as account_id,
       account.name as account_name, domain.path, role.id as role_id, role.reach, role.rules,
-      key_role.id as key_role_id, key_role.reach as key_reach, key_role.rules as key_rules
-    from api_key
-    inner join user on user.id = api_key.user_id and user.deleted_at is null and user.wanted_state = 'ENABLED'
+      key_role.id as key_role_id, key_role.reach as key_reach, key_role.rules as key_rules,
+      (credential.lacks_factor and ${asksSecondFactor}) as enrolling
+    from (
+      select 'api_key' as kind, id, user_id, role_id, false as lacks_factor from api_key
+      where key_hash = ${hash} and deleted_at is null and (expires_at is null or expires_at > now(6))
+      union all
+      select 'session', id, user_id, null, not second_factor from session
+      where token_hash = ${hash} and ${isLiveSession}
+    ) as credential
+    inner join user on user.id = credential.user_id and user.deleted_at is null and user.wanted_state = 'ENABLED'
     inner join account on account.id = user.account_id and account.deleted_at is null
       and account.wanted_state = 'ENABLED'
     inner join domain on domain.id = account.domain_id
     inner join role on role.id = user.role_id
-    left join role as key_role on key_role.id = api_key.role_id
-    where api_key.key_hash = ${hash} and api_key.deleted_at is null
-      and (api_key.expires_at is null or api_key.expires_at > now(6))
-      and not exists (
-        select 1 from domain as above
-        where domain.path like concat(above.path, '%')
-          and (above.deleted_at is not null or above.wanted_state <> 'ENABLED'))`.execute(db);
+    left join role as key_role on key_role.id = credential.role_id
+    where ${isDomainOpen}`.execute(db);
   const row = rows[0];
-  if (!row) return { kind: 'anonymous' };
+  return row ? await actorOf(db, row) : { kind: 'anonymous' };
+}
+
+async function actorOf(db: Kysely<Database>, row: CredentialRow): Promise<Actor> {
   const own = rightsOfRole({ id: row.role_id, reach: row.reach, rules: row.rules });
   const narrowing =
     row.key_role_id === null
       ? null
       : rightsOfRole({ id: row.key_role_id, reach: row.key_reach!, rules: row.key_rules! });
-  const { reach, permissions } = narrowing ? both(own, narrowing) : own;
   const user = { id: row.user_id, accountId: row.account_id };
-  const { projects, roleIds } = await membershipsOf(db, user, own, narrowing);
+  const { projects, roleIds } = row.enrolling ? NOTHING_SHARED : await membershipsOf(db, user, own, narrowing);
+  const { reach, permissions } = row.enrolling ? NO_RIGHTS : narrowing ? both(own, narrowing) : own;
   return {
     kind: 'user',
     userId: row.user_id,
-    keyId: row.key_id,
+    credential: { kind: row.kind, id: row.id },
     accountId: row.account_id,
     domainPath: row.path,
     name: `${row.account_name}/${row.user_name}`,
@@ -70,5 +94,10 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     reach,
     permissions,
     projects,
+    ...(row.enrolling ? { enrolling: true } : {}),
   };
 }
+
+/** Of who has to set up a second factor first. */
+const NO_RIGHTS: Rights = { reach: 'ACCOUNT', permissions: new Set() };
+const NOTHING_SHARED: Awaited<ReturnType<typeof membershipsOf>> = { projects: new Map(), roleIds: [] };

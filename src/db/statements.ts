@@ -42,6 +42,7 @@ const PATCH_ORDER: PatchTable[] = [
   'user',
   'api_key',
   'project_member',
+  'session',
   'zone',
   'pod',
   'cluster',

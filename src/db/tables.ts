@@ -5,6 +5,7 @@ import type { ResourceKind } from '../domain/ids.ts';
 import type { JobState, StepDirection, StepState } from '../domain/job-state.ts';
 import type { AuditOutcome, TargetKind } from '../domain/kinds.ts';
 import type { Reach } from '../domain/permission.ts';
+import type { SignInMethod } from '../domain/session.ts';
 import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 
@@ -73,6 +74,7 @@ export interface DomainTable extends Named {
   parent_id: number | null;
   /** Ids from the root down, each between slashes. */
   path: string;
+  require_second_factor: Defaulted<number>;
   wanted_state: Defaulted<WantedState>;
 }
 
@@ -95,6 +97,32 @@ export interface UserTable extends Named {
   account_id: number;
   role_id: number;
   wanted_state: Defaulted<WantedState>;
+  password_hash: Defaulted<string | null>;
+  password_changed_at: NullableTimestamp;
+  /** Sealed; a second factor once `totp_confirmed_at` is set. */
+  totp_seed: Defaulted<Buffer | null>;
+  totp_confirmed_at: NullableTimestamp;
+  /** The last that was used: neither it nor one before it is taken again. */
+  totp_step: Defaulted<number | null>;
+  recovery_hashes: Defaulted<Buffer | null>;
+}
+
+/** `last_used_at` of keys and sessions is written by `CredentialUse`. */
+export interface SessionTable {
+  id: number;
+  uid: Buffer;
+  user_id: number;
+  account_id: number;
+  token_hash: Buffer;
+  how: SignInMethod;
+  second_factor: Defaulted<number>;
+  address: string | null;
+  user_agent: string | null;
+  last_used_at: Timestamp;
+  expires_at: ColumnType<string, Date | string, Date | string>;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
 }
 
 export interface ProjectMemberTable {
@@ -421,6 +449,7 @@ export interface Database {
   user: UserTable;
   api_key: ApiKeyTable;
   project_member: ProjectMemberTable;
+  session: SessionTable;
   zone: ZoneTable;
   pod: PodTable;
   cluster: ClusterTable;

@@ -178,7 +178,8 @@ export interface Absent {
     | 'account'
     | 'user'
     | 'api_key'
-    | 'project_member';
+    | 'project_member'
+    | 'session';
   column: string;
   id: number;
 }

@@ -8,6 +8,12 @@ import type { GuardedKind } from '../domain/permission.ts';
  * @param kind also the name of the table
  */
 export function visible(actor: Actor, kind: GuardedKind): Expression<SqlBool> {
+  if (kind === 'session' && actor.kind === 'user')
+    return sql<SqlBool>`(session.user_id = ${actor.userId} or ${visibleByRole(actor, kind)})`;
+  return visibleByRole(actor, kind);
+}
+
+function visibleByRole(actor: Actor, kind: GuardedKind): Expression<SqlBool> {
   if (!may(actor, 'read', kind)) return sql<SqlBool>`false`;
   if (actor.kind !== 'user') return sql<SqlBool>`true`;
   const has = actor.permissions.has(`read ${kind}`);

@@ -9,6 +9,12 @@ import {
   type Verb,
 } from './permission.ts';
 
+/** What a token stands for: a key of a program, or a session of someone who has signed in. */
+export interface Credential {
+  kind: 'api_key' | 'session';
+  id: number;
+}
+
 /** Someone of an account, by what the token allows. */
 /** A project has members of other accounts instead of users of its own. */
 export const ACCOUNT_TYPES = ['ACCOUNT', 'PROJECT'] as const;
@@ -25,7 +31,9 @@ export interface Membership {
 export interface UserActor {
   kind: 'user';
   userId: number;
-  keyId: number;
+  credential: Credential;
+  /** The domain asks for a second factor, and this session was opened without one: it is good for setting one up. */
+  enrolling?: true;
   accountId: number;
   /** Ids of the domains from the root to the account's, each between slashes. */
   domainPath: string;
@@ -51,7 +59,7 @@ export type Actor =
 export const actorName = (actor: Actor): string => (actor.kind === 'anonymous' ? 'anonymous' : actor.name);
 
 /** What decides who somebody is and what he may do. */
-export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key', 'project_member'] as const;
+export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key', 'session', 'project_member'] as const;
 
 /** Whether what an actor may do can have changed with a change of this object. */
 export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }): boolean {
@@ -60,7 +68,8 @@ export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }
     case 'user':
       return actor.userId === id;
     case 'api_key':
-      return actor.keyId === id;
+    case 'session':
+      return actor.credential.kind === kind && actor.credential.id === id;
     case 'account':
       return actor.accountId === id || actor.projects.has(id);
     case 'role':
@@ -97,6 +106,8 @@ export const domainsOf = (path: string): number[] => path.split('/').filter(Bool
 export interface Owned {
   id?: number;
   account_id?: number | null;
+  /** Of a session. */
+  user_id?: number;
   /** Of a domain. */
   path?: string;
   /** Of a role. */
@@ -159,6 +170,7 @@ export function rightsIn(actor: Actor, account: number, tenancy: Tenancy): Right
 export function authorize(actor: Actor, verb: Verb, kind: GuardedKind): void {
   mustBeKnown(actor);
   if (may(actor, verb, kind)) return;
+  if (actor.kind === 'user' && actor.enrolling) throw mustEnrol();
   throw new VirtgraphError({
     code: 'FORBIDDEN',
     message: `Your role may not ${verb} a ${kind.replaceAll('_', ' ')}.`,
@@ -175,6 +187,13 @@ export function authorizeWith(actor: Actor, verb: Verb, kind: GuardedKind, row: 
     message: `Your role${where} may not ${verb} a ${kind.replaceAll('_', ' ')}.`,
   });
 }
+
+const mustEnrol = (): VirtgraphError =>
+  new VirtgraphError({
+    code: 'SECOND_FACTOR_ENROLMENT_REQUIRED',
+    message:
+      'Your domain asks for a second factor. Set one up with `beginTotp` and `confirmTotp`; until then nothing else can be done.',
+  });
 
 /** @throws VirtgraphError UNAUTHENTICATED */
 export function mustBeKnown(actor: Actor): void {
@@ -197,11 +216,13 @@ export const OWNED_KINDS = [
   'user',
   'api_key',
   'project_member',
+  'session',
 ] as const satisfies GuardedKind[];
 const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 
 /** Whether an object exists for the actor. What it may not see is as absent as what never was. */
 export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {
+  if (isOwn(actor, kind, row)) return true;
   if (!may(actor, 'read', kind)) return false;
   if (actor.kind !== 'user') return true;
   if (actor.reach === 'ALL' && actor.permissions.has(`read ${kind}`)) return true;
@@ -210,6 +231,10 @@ export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenan
   if (!isOwned(kind)) return true;
   return ownerOf(kind, row) === null ? kind === 'template' : mayWith(actor, 'read', kind, row, tenancy);
 }
+
+/** Where somebody is signed in is his to see whatever his role says. */
+const isOwn = (actor: Actor, kind: GuardedKind, row: Owned): boolean =>
+  kind === 'session' && actor.kind === 'user' && row.user_id === actor.userId;
 
 const isBelow = (actor: UserActor, path: string | undefined): boolean => path?.startsWith(actor.domainPath) ?? false;
 

@@ -15,12 +15,28 @@ interface ErrorAdvice {
 export const ERROR_CODES = {
   UNAUTHENTICATED: {
     retryable: false,
-    meaning: 'No token, or one that is not known.',
-    user: 'Sign in with a token that is known.',
+    meaning: 'No token, or one that is not known; or nobody is let in with what was shown.',
+    user: 'Sign in, or with a token that is known.',
     operator:
       'The root token is in the file `admin-token` of the data folder; a join token is made by `createHostJoinToken`.',
     developer:
       'Send `Authorization: Bearer <token>`, in `connection_init` over WebSocket. Ask for another token; never repeat.',
+  },
+  SECOND_FACTOR_REQUIRED: {
+    retryable: false,
+    meaning: 'The password is right; a code of the second factor is asked for too.',
+    user: 'Enter the code that your authenticator shows, or one of your recovery codes.',
+    operator: 'Who has lost both: `removeTotp` for that user.',
+    developer: 'Ask for a code and send `signIn` again with it as `code`.',
+  },
+  SECOND_FACTOR_ENROLMENT_REQUIRED: {
+    retryable: false,
+    meaning:
+      'The domain asks for a second factor, and the user has none: the session is good for setting one up alone.',
+    user: 'Set up an authenticator.',
+    operator: '`updateDomain(requireSecondFactor: …)` decides whether a domain asks for it.',
+    developer:
+      'Call `beginTotp`, show its `uri` as a QR code, then `confirmTotp` with a code. The same session goes on.',
   },
   FORBIDDEN: {
     retryable: false,

@@ -16,6 +16,7 @@ export const ID_PREFIX = {
   role: 'role',
   api_key: 'key',
   project_member: 'mem',
+  session: 'ses',
 } as const;
 
 export type ResourceKind = keyof typeof ID_PREFIX;

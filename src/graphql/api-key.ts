@@ -31,6 +31,11 @@ ApiKeyRef.implement({
       nullable: true,
       description: 'When it ends to work by itself; null: never.',
     }),
+    lastUsedAt: t.expose('last_used_at', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was used last, to about a minute. Null: never.',
+    }),
     createdAt: t.expose('created_at', { type: 'DateTime', description: 'When it was created.' }),
     deletedAt: t.expose('deleted_at', {
       type: 'DateTime',

@@ -8,6 +8,8 @@ import type { PlacementVerdict } from '../domain/placement.ts';
 import type { PlanItem, Scope } from '../ops/compound-job.ts';
 import type { Payload, Via } from '../ops/context.ts';
 import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
+import type { RecoveryPayload, TotpPayload } from '../ops/second-factor.ts';
+import type { SignInVia } from '../ops/sign-in.ts';
 import type { Watch } from './watch.ts';
 
 /** What may be enabled, disabled and deleted. */
@@ -26,7 +28,10 @@ export const WANTED_NOUNS = {
 export type WantedKind = keyof typeof WANTED_NOUNS;
 
 type WantedMutation = `${'enable' | 'disable' | 'delete'}${(typeof WANTED_NOUNS)[WantedKind]}`;
-type OwnMutation = Exclude<keyof Inputs, 'createHostJoinToken' | 'createApiKey'>;
+type OwnMutation = Exclude<
+  keyof Inputs,
+  'createHostJoinToken' | 'createApiKey' | 'signIn' | 'signOut' | 'beginTotp' | 'confirmTotp'
+>;
 /** Mutations that answer with a resource, a job or errors. */
 export type MutationName = OwnMutation | WantedMutation;
 export type InputOf<M extends MutationName> = M extends keyof Inputs ? Inputs[M] : ById;
@@ -42,11 +47,22 @@ export type JoinTokenPayload = TokenPayload & { expiresAt: Date | null };
 export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>, via: Via) => Promise<Payload> } & {
   createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken'], via: Via): Promise<JoinTokenPayload>;
   createApiKey(actor: Actor, input: Inputs['createApiKey'], via: Via): Promise<TokenPayload>;
+  signIn(actor: Actor, input: Inputs['signIn'], via: SignInVia): Promise<TokenPayload>;
+  signOut(actor: Actor, input: Inputs['signOut'], via: Via): Promise<Payload>;
+  beginTotp(actor: Actor, input: Inputs['beginTotp'], via: Via): Promise<TotpPayload>;
+  confirmTotp(actor: Actor, input: Inputs['confirmTotp'], via: Via): Promise<RecoveryPayload>;
   /** @throws VirtgraphError */
   explainPlacement(actor: Actor, input: ExplainPlacementInput): Promise<PlacementVerdict>;
   /** For who was let through a deletion of it. */
   deletionPlan(scope: Scope): Promise<PlanItem[]>;
 };
+
+/** How a browser keeps a session, without any script being able to read it. */
+export interface SessionCookies {
+  /** @returns what the browser's scripts send along, so that nobody else's can ask in its name */
+  keep(token: string): string;
+  forget(): void;
+}
 
 /** One per request or subscription; loaders hang on it. */
 export interface GraphContext {
@@ -62,4 +78,10 @@ export interface GraphContext {
   requestId: string;
   /** The client's, for the audit trail. */
   address: string | null;
+  /** Whom a token stands for, now. */
+  actorOf(token: string): Promise<Actor>;
+  /** What the client says it is. */
+  userAgent: string | null;
+  /** Sets the cookie of a browser with the answer; null where there is no answer of HTTP that could. */
+  cookies: SessionCookies | null;
 }

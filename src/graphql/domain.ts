@@ -40,6 +40,10 @@ DomainRef.implement({
   interfaces: [NodeRef],
   fields: (t) => ({
     ...namedFields(t, 'domain'),
+    requireSecondFactor: t.boolean({
+      description: 'Whoever signs in here, or in a domain below, needs a second factor.',
+      resolve: (domain) => domain.require_second_factor === 1,
+    }),
     parent: t.field({
       type: DomainRef,
       nullable: true,
@@ -61,9 +65,13 @@ mutation('createDomain', 'domain', 'Adds a domain below another.', (t) => ({
   parentId: t.id({ required: true, description: 'What it belongs to.' }),
   name: t.string({ required: true, description: 'As people call it: 1 to 255 characters.' }),
 }));
-mutation('updateDomain', 'domain', 'Renames a domain.', (t) => ({
+mutation('updateDomain', 'domain', 'Renames a domain, or has it ask for a second factor.', (t) => ({
   ...updateInput(t, 'domain'),
   name: t.string({ description: 'A new name.' }),
+  requireSecondFactor: t.boolean({
+    description:
+      'Whoever signs in here, or in a domain below, needs a second factor. Sessions without one can set one up.',
+  }),
 }));
 tenantMutations('domain', {
   enable: 'Lets the users of a domain and of all below it in again.',

@@ -20,6 +20,9 @@ const baseFields = (t: InputFields) => ({
   reason: t.string({ description: 'Why, for whoever asks later; it is kept with the event and the job.' }),
 });
 
+/** On those without a key: what comes out is told once only, or what goes in may not even be kept as a hash. */
+export const unkeyedFields = (t: InputFields) => ({ reason: baseFields(t).reason });
+
 /** Names the object that a mutation is about. */
 export const idInput = (t: InputFields, noun: string) => ({
   id: t.id({ required: true, description: `The id of the ${noun}.` }),
@@ -54,10 +57,15 @@ export const errorsField = (t: PothosSchemaTypes.ObjectFieldBuilder<GraphTypes, 
 const pascal = (name: string): string => name[0]!.toUpperCase() + name.slice(1);
 const camel = (name: string): string => name[0]!.toLowerCase() + name.slice(1);
 
-export function inputOf(name: string, fields: (t: InputFields) => InputFieldMap) {
+/** @param base on every mutation, unless it is one whose answer or input is not to be kept */
+export function inputOf(
+  name: string,
+  fields: (t: InputFields) => InputFieldMap,
+  base: (t: InputFields) => InputFieldMap = baseFields,
+) {
   return builder.inputType(`${pascal(name)}Input`, {
     description: `What \`${name}\` takes.`,
-    fields: (t) => ({ ...fields(t), ...baseFields(t) }),
+    fields: (t) => ({ ...fields(t), ...base(t) }),
   });
 }
 
@@ -67,9 +75,10 @@ export function mutation<M extends MutationName>(
   kind: ResourceKind,
   description: string,
   fields: (t: InputFields) => InputFieldMap,
+  base = baseFields as (t: InputFields) => InputFieldMap,
 ): void {
   const noun = REF_OF[kind].name;
-  const input = inputOf(name, fields);
+  const input = inputOf(name, fields, base);
   const payload = builder.objectRef<Payload>(`${pascal(name)}Payload`).implement({
     description: `What became of \`${name}\`.`,
     fields: (t) => ({

@@ -14,6 +14,7 @@ import type {
   PrimaryStorageRow,
   ProjectMemberRow,
   RoleRow,
+  SessionRow,
   TemplateRow,
   UserRow,
   VmRow,
@@ -41,6 +42,7 @@ export const RoleRef = builder.objectRef<RoleRow>('Role');
 export const ApiKeyRef = builder.objectRef<ApiKeyRow>('ApiKey');
 
 export const ProjectMemberRef = builder.objectRef<ProjectMemberRow>('ProjectMember');
+export const SessionRef = builder.objectRef<SessionRow>('Session');
 
 export const REF_OF = {
   zone: ZoneRef,
@@ -59,4 +61,5 @@ export const REF_OF = {
   role: RoleRef,
   api_key: ApiKeyRef,
   project_member: ProjectMemberRef,
+  session: SessionRef,
 } as const satisfies Record<ResourceKind, unknown>;

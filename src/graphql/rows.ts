@@ -162,9 +162,9 @@ const COLUMNS = {
     'changes',
     'request_id',
   ],
-  domain: [...NAMED, 'parent_id', 'path'],
+  domain: [...NAMED, 'parent_id', 'path', 'require_second_factor'],
   account: [...NAMED, 'domain_id', 'type'],
-  user: [...NAMED, 'account_id', 'role_id'],
+  user: [...NAMED, 'account_id', 'role_id', 'password_changed_at', 'totp_confirmed_at'],
   project_member: [
     'id',
     'uid',
@@ -185,6 +185,22 @@ const COLUMNS = {
     'account_id',
     'role_id',
     'name',
+    'expires_at',
+    'created_at',
+    'updated_at',
+    'last_used_at',
+    'deleted_at',
+  ],
+  session: [
+    'id',
+    'uid',
+    'user_id',
+    'account_id',
+    'how',
+    'second_factor',
+    'address',
+    'user_agent',
+    'last_used_at',
     'expires_at',
     'created_at',
     'updated_at',
@@ -215,6 +231,7 @@ export type ProjectMemberRow = Row<'project_member'>;
 export type UserRow = Row<'user'>;
 export type RoleRow = Row<'role'>;
 export type ApiKeyRow = Row<'api_key'>;
+export type SessionRow = Row<'session'>;
 /**
  * `live`: the progress that this job is shown with, where a subscription has fixed it; otherwise the host agent is asked.
  */

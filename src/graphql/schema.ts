@@ -13,6 +13,8 @@ import './user.ts';
 import './project-member.ts';
 import './role.ts';
 import './api-key.ts';
+import './session.ts';
+import './sign-in.ts';
 import './vm.ts';
 import './vm-mutations.ts';
 import './vm-screenshot.ts';

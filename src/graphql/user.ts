@@ -7,6 +7,7 @@ import { mutation, updateInput, wantedMutations } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
 import { AccountRef, RoleRef, UserRef } from './refs.ts';
 import { namedFields, WantedStateRef } from './resource.ts';
+import { SessionList } from './session.ts';
 
 UserRef.implement({
   description: 'Someone, or some program, that acts for an account.',
@@ -26,6 +27,17 @@ UserRef.implement({
       resolve: (user, _args, context) => loadersOf(context).find('role', user.role_id),
     }),
     apiKeys: childList(t, ApiKeyList, 'Its keys that are not revoked.', 'user_id'),
+    sessions: childList(t, SessionList, 'Where it is signed in.', 'user_id'),
+    passwordChangedAt: t.expose('password_changed_at', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When its password was set last. Null: it has none, and nobody signs in by one.',
+    }),
+    secondFactorSince: t.expose('totp_confirmed_at', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Since when a code of its authenticator is asked for too. Null: none is.',
+    }),
   }),
 });
 
@@ -65,6 +77,9 @@ mutation('createUser', 'user', 'Adds a user to an account, with a role that has 
   accountId: t.id({ required: true, description: 'Whom it acts for.' }),
   roleId: t.id({ required: true, description: 'What it may do.' }),
   name: t.string({ required: true, description: 'As people call it: 1 to 255 characters.' }),
+  password: t.string({
+    description: 'With which it signs in, 12 to 1024 characters. Unless told, nobody signs in as it.',
+  }),
 }));
 mutation('updateUser', 'user', 'Renames a user, or gives it another role that has no more than the caller.', (t) => ({
   ...updateInput(t, 'user'),
@@ -74,5 +89,5 @@ mutation('updateUser', 'user', 'Renames a user, or gives it another role that ha
 wantedMutations('user', {
   enable: 'Lets a user in again.',
   disable: 'Lets a user in no more, until it is enabled; what it has open ends.',
-  delete: 'Deletes a user and revokes all its keys.',
+  delete: 'Deletes a user and ends all its keys and sessions.',
 });

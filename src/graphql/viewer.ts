@@ -1,13 +1,19 @@
-import { type Actor, actorName, domainsOf, rightsOf, type UserActor } from '../domain/authorize.ts';
+import { type Actor, actorName, type Credential, domainsOf, rightsOf, type UserActor } from '../domain/authorize.ts';
 import type { GuardedKind, Permissions, Verb } from '../domain/permission.ts';
 import { builder } from './builder.ts';
 import type { GraphContext } from './context.ts';
 import { loadersOf } from './loaders.ts';
 import { PermissionRef, ReachRef } from './permission.ts';
-import { AccountRef, ApiKeyRef, DomainRef, UserRef } from './refs.ts';
+import { AccountRef, ApiKeyRef, DomainRef, SessionRef, UserRef } from './refs.ts';
 
 type Known = Exclude<Actor, { kind: 'anonymous' }>;
 const asUser = (actor: Known): UserActor | null => (actor.kind === 'user' ? actor : null);
+
+/** The id of the key or session that is used. */
+const credentialOf = (actor: Known, kind: Credential['kind']): number | undefined => {
+  const credential = asUser(actor)?.credential;
+  return credential?.kind === kind ? credential.id : undefined;
+};
 
 const ViewerKindRef = builder.enumType('ViewerKind', {
   description: 'What a caller is.',
@@ -55,8 +61,14 @@ const ViewerRef = builder.objectRef<Known>('Viewer').implement({
     apiKey: t.field({
       type: ApiKeyRef,
       nullable: true,
-      description: 'The key that is used; its role is the other. Null for root.',
-      resolve: (viewer, _args, context) => find(context, 'api_key', asUser(viewer)?.keyId),
+      description: 'The key that is used; its role is the other. Null for root, and for who has signed in.',
+      resolve: (viewer, _args, context) => find(context, 'api_key', credentialOf(viewer, 'api_key')),
+    }),
+    session: t.field({
+      type: SessionRef,
+      nullable: true,
+      description: 'The session that is used. Null for root, and for a key.',
+      resolve: (viewer, _args, context) => find(context, 'session', credentialOf(viewer, 'session')),
     }),
     account: t.field({
       type: AccountRef,
@@ -92,8 +104,11 @@ const ViewerRef = builder.objectRef<Known>('Viewer').implement({
   }),
 });
 
-const find = <K extends 'user' | 'api_key' | 'account' | 'domain'>(context: GraphContext, kind: K, id?: number) =>
-  id === undefined ? null : loadersOf(context).find(kind, id);
+const find = <K extends 'user' | 'api_key' | 'session' | 'account' | 'domain'>(
+  context: GraphContext,
+  kind: K,
+  id?: number,
+) => (id === undefined ? null : loadersOf(context).find(kind, id));
 
 builder.queryField('viewer', (t) =>
   t.field({

@@ -2,6 +2,7 @@ import type { EventEmitter } from 'node:events';
 import { type ExecutionResult, GraphQLError } from 'graphql';
 import { type Actor, actorName } from '../domain/authorize.ts';
 import type { RateLimit } from './allowance.ts';
+import type { AnswerCookies } from './cookie.ts';
 import type { Edge } from './edge.ts';
 import type { Operation } from './execute.ts';
 import { codeOfError, statusOfCode, timedOut } from './refusal.ts';
@@ -12,19 +13,23 @@ export interface Caller {
   requestId: string;
   /** Of the client, as far as those tell who are trusted; null: it was gone before it could be asked. */
   address: string | null;
+  /** What the client says it is. */
+  userAgent: string | null;
+  /** What the answer sets; null where it can set none. */
+  cookies: AnswerCookies | null;
 }
 
 /** A request on its way, as far as its log line tells of it. */
-export interface Call {
-  requestId: string;
-  address: string | null;
+export interface Call extends Omit<Caller, 'actor'> {
   actor?: Actor;
   operation?: Operation;
 }
 
 /** Pays for the operation. @returns what the actor has left, or why it can't be paid for; null: nobody counts */
-export const spend = (edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null =>
-  edge.allowance.spend(actor, operation.cost ?? 1);
+export function spend(edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null {
+  edge.used(actor);
+  return edge.allowance.spend(actor, operation.cost ?? 1);
+}
 
 /**
  * Runs a query or mutation until it ends or its time is over. The signal of its context is aborted when the time is

@@ -8,6 +8,7 @@ import type { Caller } from './call.ts';
 import type { Pipeline } from './execute.ts';
 import type { Limits } from './limits.ts';
 import type { EdgeMetrics } from './metrics.ts';
+import type { PublicFields } from './public-access.ts';
 import { Refusal, unauthenticated } from './refusal.ts';
 import type { Authenticate, Sessions } from './sessions.ts';
 
@@ -22,6 +23,9 @@ export interface Edge {
   /** A new context for each operation and each event of a subscription: its loaders remember what they read. */
   contextFor(caller: Caller, signal: AbortSignal): object;
   allowance: Allowance;
+  /** Told of each operation of an actor. */
+  used(actor: Actor): void;
+  publicFields: PublicFields;
   sessions: Sessions;
   metrics: EdgeMetrics;
   log: Logger;

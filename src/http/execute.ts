@@ -15,6 +15,7 @@ import {
 import { type CompiledQuery, compileQuery, isCompiledQuery } from 'graphql-jit';
 import type { Logger } from 'pino';
 import { checkShape, checkText, checkVariables, type Limits, limitExceeded } from './limits.ts';
+import { isPublic, type PublicFields } from './public-access.ts';
 import { codeOfError, invalidDocument, malformed, Refusal, type ToGraphQLError } from './refusal.ts';
 
 /** @returns what the operation may cost at most, in units of about one field */
@@ -83,6 +84,13 @@ export class Pipeline {
 
   get schema(): GraphQLSchema {
     return this.#options.schema;
+  }
+
+  /** As `prepare`, for who has shown no token. @throws Refusal `why` for all but what is public */
+  preparePublic(params: GraphQLParams, allowed: PublicFields, why: Refusal): Operation {
+    const document = this.#documents.get(params.query)?.document ?? this.#parse(params.query);
+    if (!isPublic(document, params.operationName, allowed)) throw why;
+    return this.prepare(params);
   }
 
   /** @throws Refusal */
@@ -174,16 +182,20 @@ export class Pipeline {
   }
 
   #check(query: string): KnownDocument {
+    const document = this.#parse(query);
+    const errors = validate(this.schema, document, undefined, { maxErrors: MAX_ERRORS });
+    if (errors.length > 0) throw invalidDocument(errors);
+    return { document, runs: 0, compiled: new Map() };
+  }
+
+  #parse(query: string): DocumentNode {
     const { limits } = this.#options;
-    const document = refuseOver(() => {
+    return refuseOver(() => {
       checkText(query, limits);
       const parsed = parse(query);
       checkShape(parsed, limits);
       return parsed;
     });
-    const errors = validate(this.schema, document, undefined, { maxErrors: MAX_ERRORS });
-    if (errors.length > 0) throw invalidDocument(errors);
-    return { document, runs: 0, compiled: new Map() };
   }
 
   /** What the schema says of itself is bounded by its own depth and costs no resolver. */

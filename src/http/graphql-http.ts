@@ -1,10 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ExecutionResult } from 'graphql';
-import type { Actor } from '../domain/authorize.ts';
 import { readJson } from './body.ts';
-import { type Call, runBounded, statusOfResult } from './call.ts';
-import { type Edge, headerToken, identify } from './edge.ts';
-import { type GraphQLParams, readParams } from './execute.ts';
+import { type Call, type Caller, runBounded, statusOfResult } from './call.ts';
+import { AnswerCookies } from './cookie.ts';
+import type { Edge } from './edge.ts';
+import { type Operation, readParams } from './execute.ts';
+import { type Identity, identityOf } from './identity.ts';
 import { acceptedType, isJson, type MediaType } from './media-type.ts';
 import { corsHeaders, isAllowedOrigin } from './origin.ts';
 import { malformed, Refusal, retryAfter } from './refusal.ts';
@@ -41,28 +42,45 @@ export function graphqlHandler(
         response.writeHead(204, cors).end();
         return;
       }
-      call.actor = await admit(edge, request, call.requestId);
+      const identity = await admit(edge, request, call.requestId);
+      call.actor = identity.actor;
+      if (identity.token === null && !isPostOfJson(request)) throw identity.why;
       mediaType = negotiate(request);
       if (request.method === 'GET' || mediaType === 'text/event-stream') {
+        if (identity.token === null) throw identity.why;
         for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
-        await (await loadYoga())(request, response, { call, actor: call.actor, mediaType });
+        await (await loadYoga())(request, response, { ...identity, call, mediaType });
         return;
       }
-      const params = readParams(await readJson(request, edge.limits.bodyBytes));
-      answer = await answerTo(edge, params, call as Call & { actor: Actor }, response);
+      call.cookies = new AnswerCookies(request);
+      const operation = await operationOf(edge, identity, request);
+      call.operation = operation;
+      answer = await answerTo(edge, operation, { ...call, actor: identity.actor }, response);
     } catch (error) {
       if (request.errored) return;
       answer = refused(error, edge, call.requestId, mediaType);
     }
-    send(response, answer, mediaType, cors);
+    const cookies = call.cookies?.headers ?? [];
+    send(response, answer, mediaType, { ...cors, ...(cookies.length > 0 ? { 'set-cookie': cookies } : {}) });
   };
 }
 
 /** @throws Refusal */
-async function admit(edge: Edge, request: IncomingMessage, requestId: string): Promise<Actor> {
+async function admit(edge: Edge, request: IncomingMessage, requestId: string): Promise<Identity> {
   if (!isAllowedOrigin(request, edge.origins))
     throw malformed(`Pages of ${request.headers.origin} may not ask here.`, 403);
-  return await identify(edge, headerToken(request), requestId);
+  return await identityOf(edge, request, requestId);
+}
+
+const isPostOfJson = ({ method, headers }: IncomingMessage): boolean =>
+  method === 'POST' && isJson(headers['content-type']);
+
+/** What is asked; for who has shown no token only what is public. @throws Refusal */
+async function operationOf(edge: Edge, identity: Identity, request: IncomingMessage): Promise<Operation> {
+  const { limits, pipeline, publicFields } = edge;
+  if (identity.token !== null) return pipeline.prepare(readParams(await readJson(request, limits.bodyBytes)));
+  const params = readParams(await readJson(request, limits.publicBodyBytes));
+  return pipeline.preparePublic(params, publicFields, identity.why);
 }
 
 /** @throws Refusal */
@@ -77,17 +95,10 @@ function negotiate(request: IncomingMessage): MediaType {
   return mediaType;
 }
 
-async function answerTo(
-  edge: Edge,
-  params: GraphQLParams,
-  call: Call & { actor: Actor },
-  response: ServerResponse,
-): Promise<Answer> {
-  const operation = edge.pipeline.prepare(params);
-  call.operation = operation;
+async function answerTo(edge: Edge, operation: Operation, caller: Caller, response: ServerResponse): Promise<Answer> {
   if (operation.node.operation === 'subscription')
     throw malformed('A subscription goes over WebSocket, or with `accept: text/event-stream`.');
-  const result = await runBounded(edge, operation, call, response);
+  const result = await runBounded(edge, operation, caller, response);
   return { status: statusOfResult(result), headers: {}, result };
 }
 
@@ -101,7 +112,7 @@ function send(
   response: ServerResponse,
   { status, headers, result }: Answer,
   mediaType: MediaType,
-  cors: Record<string, string>,
+  more: Record<string, string | string[]>,
 ): void {
   const text = JSON.stringify(result);
   response
@@ -111,7 +122,7 @@ function send(
       'cache-control': 'no-store',
       ...retryAfter(status, result.errors),
       ...headers,
-      ...cors,
+      ...more,
     })
     .end(text);
 }

@@ -56,6 +56,10 @@ export interface Limits {
   coalesceBytes: number;
   /** How long a socket may have something waiting and take nothing. */
   stalledMs: number;
+  /** How long a socket may have nothing open and ask for nothing. */
+  idleSocketMs: number;
+  /** Of a body whose sender has shown no token. */
+  publicBodyBytes: number;
   /** How often the tokens of open sockets and streams are looked up again. */
   recheckMs: number;
   /** How long `close()` waits for requests in flight. */
@@ -89,6 +93,8 @@ export const DEFAULT_LIMITS: Limits = {
   bufferedBytes: 1024 * 1024,
   coalesceBytes: 256 * 1024,
   stalledMs: 10_000,
+  idleSocketMs: 10 * 60_000,
+  publicBodyBytes: 16 * 1024,
   recheckMs: 20_000,
   drainMs: 10_000,
 };

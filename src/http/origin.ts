@@ -17,8 +17,9 @@ export function corsHeaders(request: IncomingMessage, allowed: readonly string[]
   if (origin === undefined || !allowed.includes(origin)) return {};
   return {
     'access-control-allow-origin': origin,
+    'access-control-allow-credentials': 'true',
     'access-control-allow-methods': 'GET, POST',
-    'access-control-allow-headers': 'authorization, content-type, x-request-id',
+    'access-control-allow-headers': 'authorization, content-type, x-request-id, x-virtgraph-csrf',
     'access-control-expose-headers': 'x-request-id, retry-after',
     'access-control-max-age': '600',
     vary: 'origin',

@@ -20,6 +20,7 @@ import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { edgeMetrics } from './metrics.ts';
 import { isAllowedOrigin } from './origin.ts';
 import { type ProgramContextFor, type ProgramExtra, programExtra, programProtocol } from './program-sockets.ts';
+import type { PublicFields } from './public-access.ts';
 import type { ToGraphQLError } from './refusal.ts';
 import { requestIdOf } from './request-id.ts';
 import { type Authenticate, Sessions } from './sessions.ts';
@@ -36,6 +37,10 @@ export interface HttpOptions {
   toGraphQLError: ToGraphQLError;
   /** Anonymous: the token is not known. Rejecting: it cannot be looked up now. */
   authenticate: Authenticate;
+  /** Told of each operation: a token that is used has not been forgotten. */
+  used?(actor: Actor): void;
+  /** What may be asked without a token, by POST; default: nothing. */
+  publicFields?: PublicFields;
   /** A new one per operation, and per event of a subscription. The signal: nobody waits for it any more. */
   contextFor(caller: Caller, signal: AbortSignal): object;
   /** What our own programs speak, over WebSocket alone. */
@@ -134,6 +139,8 @@ function edgeOf(options: HttpOptions, limits: Limits, remembered: Authenticate):
     authenticate: remembered,
     contextFor: options.contextFor,
     allowance: new Allowance(limits.costPerMinute),
+    used: options.used ?? (() => undefined),
+    publicFields: options.publicFields ?? {},
     sessions: new Sessions(authenticate, limits, log),
     metrics: edgeMetrics(options.metrics),
     log,
@@ -200,7 +207,12 @@ function requestListener(
 
   return (request, response) => {
     const began = performance.now();
-    const call: Call = { requestId: requestIdOf(request), address: addressOf(request, edge.proxies) };
+    const call: Call = {
+      requestId: requestIdOf(request),
+      address: addressOf(request, edge.proxies),
+      userAgent: request.headers['user-agent'] ?? null,
+      cookies: null,
+    };
     const path = pathOf(request);
     response.setHeader('x-request-id', call.requestId);
     for (const [name, value] of Object.entries(SECURITY_HEADERS)) response.setHeader(name, value);

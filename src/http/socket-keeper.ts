@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Server } from 'graphql-ws';
 import type { Logger } from 'pino';
-import { WebSocket, WebSocketServer } from 'ws';
+import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import type { Limits } from './limits.ts';
 import type { EdgeMetrics } from './metrics.ts';
 
@@ -11,6 +11,7 @@ export const CLOSE = {
   internalError: 1011,
   tryAgainLater: 1013,
   forbidden: 4403,
+  idle: 4408,
   tooSlow: 4429,
 } as const;
 
@@ -19,6 +20,8 @@ export interface Extra {
   socket: WebSocket;
   request: IncomingMessage;
   requestId: string;
+  /** Whether it has something open; a socket that has not, and says nothing, is closed. Programs' own never are. */
+  isBusy?: () => boolean;
 }
 
 export interface SocketKeeperOptions<E extends Extra> {
@@ -38,6 +41,9 @@ const SUBPROTOCOL = 'graphql-transport-ws';
 interface Kept {
   /** Whether anything was heard since the last ping. */
   alive: boolean;
+  extra: Extra;
+  /** When the last message came, or it was last seen busy. */
+  heardAt: number;
   transport: Duplex & { bytesWritten?: number };
   /** Bytes that the kernel had taken at the last look, and since when it is the same. */
   flushed: number;
@@ -63,6 +69,7 @@ export class SocketKeeper<E extends Extra> {
     this.#timers = [
       setInterval(() => this.#ping(), KEEP_ALIVE_MS),
       setInterval(() => this.#endStalled(), Math.max(50, options.limits.stalledMs / 4)),
+      setInterval(() => this.#endIdle(), Math.max(20, options.limits.idleSocketMs / 10)),
     ];
     for (const timer of this.#timers) timer.unref();
   }
@@ -77,7 +84,14 @@ export class SocketKeeper<E extends Extra> {
 
   #keep(socket: WebSocket, transport: Duplex, extra: E): void {
     const { protocol, metrics, path, log } = this.#options;
-    const kept: Kept = { alive: true, transport, flushed: 0, since: performance.now() };
+    const kept: Kept = {
+      alive: true,
+      extra,
+      heardAt: performance.now(),
+      transport,
+      flushed: 0,
+      since: performance.now(),
+    };
     this.#kept.set(socket, kept);
     metrics.sockets.inc({ path });
     const closed = protocol.opened(
@@ -88,6 +102,7 @@ export class SocketKeeper<E extends Extra> {
         onMessage: (handle) => {
           socket.on('message', (data) => {
             kept.alive = true;
+            if (!isKeepAlive(data)) kept.heardAt = performance.now();
             handle(String(data)).catch((error: unknown) => {
               log.error({ err: error, requestId: extra.requestId }, 'a WebSocket message could not be handled');
               socket.close(CLOSE.internalError, 'Internal error');
@@ -142,6 +157,16 @@ export class SocketKeeper<E extends Extra> {
     }
   }
 
+  /** Whoever has nothing open and asks for nothing takes a place from others. */
+  #endIdle(): void {
+    const now = performance.now();
+    for (const [socket, kept] of this.#kept) {
+      const { isBusy } = kept.extra;
+      if (!isBusy || isBusy()) kept.heardAt = now;
+      else if (now - kept.heardAt >= this.#options.limits.idleSocketMs) socket.close(CLOSE.idle, 'Idle');
+    }
+  }
+
   /** Says good-bye to all, and resolves when they are gone. */
   async close(): Promise<void> {
     this.#closing = true;
@@ -157,6 +182,10 @@ export class SocketKeeper<E extends Extra> {
     this.#server.close();
   }
 }
+
+/** What clients send only to be heard of, at most so long. */
+const isKeepAlive = (data: RawData): boolean =>
+  (data as Buffer).length < 200 && /"type"\s*:\s*"p[io]ng"/.test(String(data));
 
 /** Those that were closed for being slow: their peer's own code never comes. */
 const slow = new WeakSet<WebSocket>();

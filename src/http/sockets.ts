@@ -4,6 +4,7 @@ import { type Context, makeServer, type Server } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import type { Actor } from '../domain/authorize.ts';
 import { type Caller, callFields, runBounded, spend } from './call.ts';
+import { cookieToken, saysOrigin } from './cookie.ts';
 import { bearerToken, type Edge, headerToken, identify } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
@@ -17,6 +18,7 @@ export interface ClientExtra extends Extra {
   actor?: Actor;
   /** Of the upgrade. */
   address: string | null;
+  userAgent: string | null;
   operations: number;
 }
 
@@ -41,9 +43,10 @@ export function clientProtocol(edge: Edge, fanOut: FanOut): Server<ClientExtra> 
   });
 }
 
-async function connect(edge: Edge, { connectionParams, extra }: ClientContext): Promise<boolean> {
+async function connect(edge: Edge, { connectionParams, extra, subscriptions }: ClientContext): Promise<boolean> {
   const { socket, request, requestId } = extra;
-  const token = tokenOf(connectionParams) ?? headerToken(request);
+  const token = tokenOf(connectionParams) ?? headerToken(request) ?? browserToken(request);
+  extra.isBusy = () => Object.keys(subscriptions).length > 0;
   try {
     extra.actor = await identify(edge, token, requestId);
   } catch (error) {
@@ -64,6 +67,9 @@ async function connect(edge: Edge, { connectionParams, extra }: ClientContext): 
   socket.once('close', forget);
   return true;
 }
+
+/** The cookie of a page whose origin was found to be allowed before the upgrade. */
+const browserToken = (request: IncomingMessage): string | null => (saysOrigin(request) ? cookieToken(request) : null);
 
 /** `{ authorization }`, or `{ headers: { authorization } }` as some clients have it. */
 function tokenOf(params: Record<string, unknown> | undefined): string | null {
@@ -91,7 +97,13 @@ function admit(
       document,
       operationName: params.operationName,
       operation,
-      call: { requestId: `${extra.requestId}.${++extra.operations}`, actor: extra.actor!, address: extra.address },
+      call: {
+        requestId: `${extra.requestId}.${++extra.operations}`,
+        actor: extra.actor!,
+        address: extra.address,
+        userAgent: extra.userAgent,
+        cookies: null,
+      },
       extra,
       id,
     };
@@ -143,11 +155,13 @@ const since = (began: number): number => Math.round((performance.now() - began) 
 export const clientExtra = (
   socket: WebSocket,
   request: IncomingMessage,
-  { requestId, address }: Omit<Caller, 'actor'>,
+  { requestId, address }: Pick<Caller, 'requestId' | 'address'>,
 ): ClientExtra => ({
   socket,
   request,
   requestId,
   address,
+  userAgent: request.headers['user-agent'] ?? null,
   operations: 0,
+  isBusy: () => false,
 });

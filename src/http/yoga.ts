@@ -3,7 +3,7 @@ import { type ExecutionResult, GraphQLError } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../domain/authorize.ts';
 import { type Call, runBounded, spend, statusOfResult } from './call.ts';
-import { type Edge, headerToken } from './edge.ts';
+import type { Edge } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
 import type { MediaType } from './media-type.ts';
@@ -13,6 +13,7 @@ import { malformed, Refusal, retryAfter } from './refusal.ts';
 interface Admitted {
   call: Call;
   actor: Actor;
+  token: string;
   mediaType: MediaType;
 }
 
@@ -85,7 +86,7 @@ const withHttp = (result: ExecutionResult, status: number, headers: Record<strin
 async function streamOf(
   edge: Edge,
   operation: Operation,
-  { call, actor, mediaType }: Admitted,
+  { call, actor, token, mediaType }: Admitted,
   response: ServerResponse,
 ): Promise<unknown> {
   if (mediaType !== 'text/event-stream')
@@ -111,7 +112,7 @@ async function streamOf(
   const end = (): void => {
     void stream.return();
   };
-  const forget = sessions.add({ token: headerToken(response.req)!, actor, revoke: end });
+  const forget = sessions.add({ token, actor, revoke: end });
   metrics.subscriptions.inc();
   response.once('close', () => {
     forget();

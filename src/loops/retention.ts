@@ -30,6 +30,7 @@ export class Retention {
     await this.#trimFeed();
     await this.#trimEvents();
     await this.#trimAudit();
+    await this.#trimSessions();
   }
 
   /** Files jobs, like everyone else. Page by page, so that those whose host is away don't keep the others for ever. */
@@ -82,6 +83,18 @@ export class Retention {
       db
         .deleteFrom('idempotency_key')
         .where('created_at', '<', sql<string>`NOW(6) - INTERVAL 1 DAY`)
+        .limit(ROWS_AT_ONCE)
+        .executeTakeFirst(),
+    );
+  }
+
+  /** A session ends by itself at the latest when it is old; for a while it tells who was where. */
+  async #trimSessions(): Promise<void> {
+    const { db, eventDays } = this.#o;
+    await inPieces(() =>
+      db
+        .deleteFrom('session')
+        .where('expires_at', '<', sql<string>`NOW(6) - INTERVAL ${sql.lit(eventDays)} DAY`)
         .limit(ROWS_AT_ONCE)
         .executeTakeFirst(),
     );

@@ -92,11 +92,12 @@ export const createApiKey = toldOnce(
  */
 async function endOf({ db }: OpsContext, wantedMs: number | null, { actor }: Asker): Promise<string | Computed | null> {
   const wanted = wantedMs === null ? null : inMs(wantedMs);
-  if (actor.kind !== 'user') return wanted;
+  // A session is opened with all that its user can show; a key that it makes is a thing of its own.
+  if (actor.kind !== 'user' || actor.credential.kind !== 'api_key') return wanted;
   const { expires_at: end, leftMs } = await db
     .selectFrom('api_key')
     .select(['expires_at', sql<number>`TIMESTAMPDIFF(MICROSECOND, NOW(6), expires_at) DIV 1000`.as('leftMs')])
-    .where('id', '=', actor.keyId)
+    .where('id', '=', actor.credential.id)
     .executeTakeFirstOrThrow();
   if (end === null) return wanted;
   if (wantedMs === null) return end;

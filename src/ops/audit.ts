@@ -43,7 +43,7 @@ const recordOf = ({ action, actor, via, id, reason }: Asked) => ({
 });
 
 function credentialOf(actor: Actor): string | null {
-  if (actor.kind === 'user') return `api-key:${actor.keyId}`;
+  if (actor.kind === 'user') return `${actor.credential.kind.replace('_', '-')}:${actor.credential.id}`;
   return actor.kind === 'root-admin' ? `admin-token:${actor.tokenId}` : null;
 }
 

@@ -6,6 +6,8 @@ import type { Sealer } from '../db/sealer.ts';
 import type { Database } from '../db/tables.ts';
 import type { Writer } from '../db/writer.ts';
 import type { UserErrorData } from '../domain/errors.ts';
+import type { PasswordHasher } from './password-hash.ts';
+import type { SignInLimits } from './sign-in-limits.ts';
 
 /** What every operation works with. */
 export interface OpsContext {
@@ -14,6 +16,8 @@ export interface OpsContext {
   ids: Ids;
   inventory: Inventory;
   sealer: Sealer;
+  passwords: PasswordHasher;
+  signInLimits: SignInLimits;
   /** Brings the inventory up to all that was committed before, wherever: nobody is refused for what is over. */
   catchUp: () => Promise<void>;
   log: Logger;

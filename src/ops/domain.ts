@@ -36,9 +36,15 @@ export const updateDomain = mutation(
   { verb: 'update', kind: 'domain' },
   INPUTS.updateDomain,
   (context, input, asker) =>
-    update(context, 'domain', input, asker, async () => {
+    update(context, 'domain', input, asker, async (domain) => {
       mustReachDomains(asker, ['id']);
-      return { set: {}, changes: [] };
+      const wanted = input.requireSecondFactor;
+      const before = domain.require_second_factor === 1;
+      if (wanted == null || wanted === before) return { set: {}, changes: [] };
+      return {
+        set: { require_second_factor: wanted ? 1 : 0 },
+        changes: [{ field: 'requireSecondFactor', before: String(before), after: String(wanted) }],
+      };
     }),
 );
 

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { ACCOUNT_TYPES } from '../domain/authorize.ts';
 import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
-import { hasControlCharacters, nameProblem } from '../domain/name.ts';
+import { hasControlCharacters, identityNameProblem, nameProblem } from '../domain/name.ts';
+import { passwordProblem, passwordTextProblem } from '../domain/password.ts';
 import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
 
 /**
@@ -14,10 +15,19 @@ const text = (max: number) =>
     .string()
     .refine((value) => value.isWellFormed(), 'Holds half of a surrogate pair.')
     .refine((value) => [...value].length <= max, `At most ${max} characters.`);
-const name = z.string().superRefine((value, context) => {
-  const problem = nameProblem(value);
-  if (problem) context.addIssue({ code: 'custom', message: problem });
-});
+/** @param problemOf why a text is not one; null: it is */
+const textWithout = (problemOf: (value: string) => string | null) =>
+  z.string().superRefine((value, context) => {
+    const problem = problemOf(value);
+    if (problem) context.addIssue({ code: 'custom', message: problem });
+  });
+const name = textWithout(nameProblem);
+/** Of a domain, an account or a user: as one writes it, so that two that look the same are the same. */
+const identityName = textWithout(identityNameProblem).transform((value) => value.normalize('NFC'));
+const newPassword = textWithout(passwordProblem);
+const anyPassword = textWithout(passwordTextProblem);
+/** Of an authenticator, or a recovery code. */
+const code = text(64);
 /** Of the right form; whether there is such a thing is asked later. */
 const idOf = (kind: ResourceKind) => z.string().refine((value) => decodeIdOf(kind, value) !== null, notAnId(kind));
 const count = (min: number, max: number, unit: string) => {
@@ -41,6 +51,8 @@ const base = {
 };
 const expectedGeneration = z.number().int().nullish();
 const only = <T extends z.ZodRawShape>(shape: T) => z.object({ ...base, ...shape });
+/** Without a key: what comes out of it can be told once only, or what goes into it may not even be kept as a hash. */
+const unkeyed = <T extends z.ZodRawShape>(shape: T) => z.object({ reason: base.reason, ...shape });
 /** What enableX, disableX and deleteX of every kind of the hierarchy take. */
 export const byId = (kind: ResourceKind) => only({ id: idOf(kind) });
 const vmId = byId('vm');
@@ -102,16 +114,16 @@ export const INPUTS = {
   registerTemplate: only({ zoneId: idOf('zone'), name, fileName, format: z.enum(['QCOW2', 'RAW']) }),
   updateTemplate: update('template', { name: name.nullish() }),
 
-  createDomain: only({ parentId: idOf('domain'), name }),
+  createDomain: only({ parentId: idOf('domain'), name: identityName }),
   enableDomain: byId('domain'),
   disableDomain: only({ id: idOf('domain'), stopVms: z.boolean().nullish() }),
   deleteDomain: only({ id: idOf('domain'), ...CASCADE }),
-  updateDomain: update('domain', { name: name.nullish() }),
-  createAccount: only({ domainId: idOf('domain'), name, type: z.enum(ACCOUNT_TYPES).nullish() }),
+  updateDomain: update('domain', { name: identityName.nullish(), requireSecondFactor: z.boolean().nullish() }),
+  createAccount: only({ domainId: idOf('domain'), name: identityName, type: z.enum(ACCOUNT_TYPES).nullish() }),
   enableAccount: byId('account'),
   disableAccount: only({ id: idOf('account'), stopVms: z.boolean().nullish() }),
   deleteAccount: only({ id: idOf('account'), ...CASCADE }),
-  updateAccount: update('account', { name: name.nullish() }),
+  updateAccount: update('account', { name: identityName.nullish() }),
   addProjectMember: only({
     projectId: idOf('account'),
     accountId: idOf('account').nullish(),
@@ -120,8 +132,13 @@ export const INPUTS = {
   }),
   updateProjectMember: update('project_member', { roleId: idOf('role') }),
   removeProjectMember: byId('project_member'),
-  createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
-  updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),
+  createUser: only({
+    accountId: idOf('account'),
+    roleId: idOf('role'),
+    name: identityName,
+    password: newPassword.nullish(),
+  }),
+  updateUser: update('user', { name: identityName.nullish(), roleId: idOf('role').nullish() }),
   createApiKey: only({
     userId: idOf('user'),
     name,
@@ -129,6 +146,22 @@ export const INPUTS = {
     expiresInMs: count(1_000, 10 * YEARS, ' ms').nullish(),
   }),
   revokeApiKey: byId('api_key'),
+  /** Without `base`: who signs in is nobody yet, and an answer of it is never given twice. */
+  signIn: z.object({
+    domain: text(4096).nullish(),
+    account: text(255),
+    user: text(255),
+    password: anyPassword,
+    code: code.nullish(),
+    cookie: z.boolean().nullish(),
+  }),
+  signOut: unkeyed({}),
+  revokeSession: byId('session'),
+  setPassword: unkeyed({ userId: idOf('user'), password: newPassword }),
+  changePassword: unkeyed({ currentPassword: anyPassword, newPassword }),
+  beginTotp: unkeyed({}),
+  confirmTotp: unkeyed({ code }),
+  removeTotp: unkeyed({ userId: idOf('user').nullish(), code: code.nullish() }),
   createRole: only({ name, reach: z.enum(REACHES), rules }),
   updateRole: update('role', { name: name.nullish(), reach: z.enum(REACHES).nullish(), rules: rules.nullish() }),
   deleteRole: byId('role'),

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { emptyTransition, insert, type Outcome, type Transition } from '../db/transition.ts';
-import { type Actor, actorKey, actorName, authorize } from '../domain/authorize.ts';
+import { type Actor, actorKey, actorName, authorize, mustBeKnown } from '../domain/authorize.ts';
 import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { GuardedKind, Verb } from '../domain/permission.ts';
 import { type Asked, askedOf, allowed as auditOfAllowed, refused as auditOfRefused } from './audit.ts';
@@ -42,10 +42,12 @@ const TRIES = 8;
  * Wraps what an operation decides in what all have in common: rights, checks of the input, the idempotency key, the
  * write, another try when someone else was faster, and a record in the audit trail. A request that was answered before
  * leaves no second one.
+ *
+ * @param rights `own`: everybody may, to what is his own; whatever is beyond that `decide` looks at
  */
 export function mutation<I extends Base>(
   name: string,
-  rights: { verb: Verb; kind: GuardedKind },
+  rights: { verb: Verb; kind: GuardedKind } | { own: GuardedKind },
   schema: z.ZodType<I>,
   decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
 ) {
@@ -65,14 +67,23 @@ export function mutation<I extends Base>(
 
   async function run(asked: Asked, context: OpsContext, raw: unknown): Promise<Payload> {
     const { actor, via } = asked;
-    authorize(actor, rights.verb, rights.kind);
+    if ('own' in rights) mustBeKnown(actor);
+    else authorize(actor, rights.verb, rights.kind);
     const parsed = schema.safeParse(raw);
     if (!parsed.success) return refused(parsed.error.issues.map(inputError));
     const input = parsed.data;
-    const asker: Asker = { actor, verb: rights.verb, name: actorName(actor), reason: input.reason ?? null, via };
+    const asker: Asker = {
+      actor,
+      verb: 'own' in rights ? 'update' : rights.verb,
+      name: actorName(actor),
+      reason: input.reason ?? null,
+      via,
+    };
     const key = input.idempotencyKey ? keyOf(actorKey(actor), name, input.idempotencyKey, input) : null;
     try {
-      return await attempt({ context, asked, key, kind: rights.kind }, () => decide(context, input, asker));
+      return await attempt({ context, asked, key, kind: 'own' in rights ? rights.own : rights.kind }, () =>
+        decide(context, input, asker),
+      );
     } catch (error) {
       if (!(error instanceof VirtgraphError)) throw error;
       // What is refused now may be what the same request did before: that answer stands.
@@ -191,7 +202,8 @@ interface Key {
 }
 
 function keyOf(actor: string, name: string, key: string, input: Base): Key {
-  const { idempotencyKey: _, ...args } = input;
+  // A password is not in what is kept of the input: the hash is a fast one, and whoever has it could guess.
+  const { idempotencyKey: _, password: __, ...args } = input as Base & { password?: unknown };
   return { actor, mutation: name, key, hash: createHash('sha256').update(canonical(args)).digest() };
 }
 

@@ -10,10 +10,14 @@ import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } 
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
 import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
+import { changePassword, setPassword } from './password.ts';
 import { createPod, podSwitches, updatePod } from './pod.ts';
 import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
 import { addProjectMember, removeProjectMember, updateProjectMember } from './project-member.ts';
 import { createRole, deleteRole, updateRole } from './role.ts';
+import { beginTotp, confirmTotp, type RecoveryPayload, removeTotp, type TotpPayload } from './second-factor.ts';
+import { revokeSession, signOut } from './session.ts';
+import { type SignInVia, signIn } from './sign-in.ts';
 import { registerTemplate, templateSwitches, updateTemplate } from './template.ts';
 import type { TokenPayload } from './told-once.ts';
 import { createUser, updateUser, userSwitches } from './user.ts';
@@ -87,6 +91,11 @@ const MUTATIONS = {
   disableUser: userSwitches.disable,
   deleteUser: userSwitches.remove,
   revokeApiKey,
+  signOut,
+  revokeSession,
+  setPassword,
+  changePassword,
+  removeTotp,
   createRole,
   updateRole,
   deleteRole,
@@ -112,6 +121,9 @@ type Run = (actor: Actor, input: unknown, via?: Via) => Promise<Payload>;
 export type Ops = Record<MutationName, Run> & {
   createHostJoinToken: (actor: Actor, input: unknown, via?: Via) => Promise<JoinTokenPayload>;
   createApiKey: (actor: Actor, input: unknown, via?: Via) => Promise<TokenPayload>;
+  beginTotp: (actor: Actor, input: unknown, via?: Via) => Promise<TotpPayload>;
+  confirmTotp: (actor: Actor, input: unknown, via?: Via) => Promise<RecoveryPayload>;
+  signIn: (actor: Actor, input: unknown, via?: SignInVia) => Promise<TokenPayload>;
   explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
   /** For who was let through a deletion of it. */
   deletionPlan: (scope: Scope) => Promise<PlanItem[]>;
@@ -136,6 +148,9 @@ export function bindOps(context: OpsContext): Ops {
     ...(Object.fromEntries(bound) as Record<MutationName, Run>),
     createHostJoinToken: (actor, input, via = FROM_WITHIN) => createHostJoinToken(context, actor, input, via),
     createApiKey: (actor, input, via = FROM_WITHIN) => createApiKey(context, actor, input, via),
+    beginTotp: (actor, input, via = FROM_WITHIN) => beginTotp(context, actor, input, via),
+    confirmTotp: (actor, input, via = FROM_WITHIN) => confirmTotp(context, actor, input, via),
+    signIn: (_actor, input, via = { ...FROM_WITHIN, userAgent: null }) => signIn(context, input, via),
     explainPlacement: (actor, input) => explainPlacement(context, actor, input),
     deletionPlan: (scope) => deletionPlan(context, scope),
   };

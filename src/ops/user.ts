@@ -19,7 +19,7 @@ export const createUser = mutation(
   'createUser',
   { verb: 'create', kind: 'user' },
   INPUTS.createUser,
-  async (context, { name, accountId, roleId }, asker) => {
+  async (context, { name, accountId, roleId, password }, asker) => {
     const account = await find(context, 'account', accountId, ['accountId'], asker.actor);
     if (account.type === 'PROJECT')
       throw new VirtgraphError({
@@ -28,7 +28,13 @@ export const createUser = mutation(
         path: ['accountId'],
       });
     const role = await grantableRole(context, roleId, asker);
-    const row = { account_id: account.id, role_id: role.id, name };
+    const row = {
+      account_id: account.id,
+      role_id: role.id,
+      name,
+      password_hash: password == null ? null : await context.passwords.hash(password),
+      password_changed_at: password == null ? null : new Date(),
+    };
     return create(context, 'user', asker, row, [hold('account', account.id), hold('role', role.id)]);
   },
 );
@@ -56,22 +62,26 @@ export const userSwitches = switches('user', 'User', {
     mayGo('user', user.id, asker, wanted);
     await mustOutrank(context, user, asker, ['id']);
   },
-  /** All keys and memberships, and none that is made meanwhile: whoever makes one holds the user. */
+  /** All keys, sessions and memberships, and none that is made meanwhile: whoever makes one holds the user. */
   async along(context, user) {
     const memberships = await membershipsGo(context, ['member_user_id'], user.id);
-    const keys = await context.db
-      .selectFrom('api_key')
-      .select('id')
-      .where('user_id', '=', user.id)
-      .where('deleted_at', 'is', null)
-      .execute();
+    const ended = [];
+    for (const kind of ['api_key', 'session'] as const) {
+      const query = context.db
+        .selectFrom(kind)
+        .select('id')
+        .where('user_id', '=', user.id)
+        .where('deleted_at', 'is', null);
+      for (const { id } of await query.execute()) ended.push({ kind, id });
+    }
     return {
       writes: [
-        ...keys.map(({ id }) => patch('api_key', id, { deleted_at: null }, { deleted_at: now })),
+        ...ended.map(({ kind, id }) => patch(kind, id, { deleted_at: null }, { deleted_at: now })),
         absent('api_key', 'user_id', user.id),
+        absent('session', 'user_id', user.id),
         ...memberships.writes,
       ],
-      changes: [...keys.map(({ id }) => ({ kind: 'api_key' as const, id })), ...memberships.changes],
+      changes: [...ended, ...memberships.changes],
     };
   },
 });

@@ -9,7 +9,7 @@ import { startEdge, type TestEdge, TestSocket } from './http-fixture.ts';
 const user = (userId: number, keyId = userId): UserActor => ({
   kind: 'user',
   userId,
-  keyId,
+  credential: { kind: 'api_key', id: keyId },
   accountId: 7,
   domainPath: '/1/',
   name: `acme/user-${userId}`,

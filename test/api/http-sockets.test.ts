@@ -306,3 +306,33 @@ suite('The path of hosts', () => {
     }
   });
 });
+
+suite('A socket that nobody uses', () => {
+  test('is closed with 4408 when it has nothing open and asks for nothing, pings or not', async () => {
+    await using edge = await startEdge({ limits: { idleSocketMs: 100 } });
+    await using silent = await signedIn(edge);
+    await using pinging = await signedIn(edge);
+    const ping = setInterval(() => pinging.send({ type: 'ping' }), 20);
+    const codes = await Promise.all([silent.closed, pinging.closed]);
+    clearInterval(ping);
+    assert.deepEqual(
+      codes.map(({ code }) => code),
+      [4408, 4408],
+    );
+  });
+
+  test('stays while a subscription is open, however little comes', async () => {
+    await using edge = await startEdge({ limits: { idleSocketMs: 100 } });
+    await using busy = await signedIn(edge);
+    edge.world.set('1', 1);
+    busy.subscribe('s', 'subscription { boxChanged(id: "1") { value } }');
+    assert.deepEqual(await busy.next(), { boxChanged: { value: 1 } });
+    // Two others, one after the other, have come and gone meanwhile.
+    for (let i = 0; i < 2; i++) {
+      await using idle = await signedIn(edge);
+      assert.equal((await idle.closed).code, 4408);
+    }
+    edge.world.set('1', 2);
+    assert.deepEqual(await busy.next(), { boxChanged: { value: 2 } });
+  });
+});

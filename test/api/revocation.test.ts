@@ -8,13 +8,18 @@ import { pino } from 'pino';
 import { WebSocket } from 'ws';
 import { type Control, startControl } from '../../src/control.ts';
 import { emptyTransition, now, patch, type Transition } from '../../src/db/transition.ts';
+import type { Actor } from '../../src/domain/authorize.ts';
 import { encodeId } from '../../src/domain/ids.ts';
+import { SESSION_IDLE_MS } from '../../src/domain/session.ts';
+import type { Payload } from '../../src/ops/context.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
+  actorOf,
   insertAccount,
   insertApiKey,
   insertDomain,
   insertMember,
+  insertSession,
   insertUser,
   type PlacedDomain,
   ROLE,
@@ -22,6 +27,8 @@ import {
 import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
 
 const EVENTS = 1_000;
+
+const ago = (ms: number): Date => new Date(Date.now() - ms);
 
 describe('what is revoked', () => {
   let database: TestDatabase;
@@ -43,6 +50,9 @@ describe('what is revoked', () => {
     await database.close();
     await rm(folder, { recursive: true });
   });
+
+  /** Who may end what others have open. */
+  const ADMIN: Actor = { kind: 'root-admin', tokenId: 1, name: 'root' };
 
   interface Tenant {
     account: Placed;
@@ -189,6 +199,62 @@ describe('what is revoked', () => {
         );
         await listener.client.dispose();
       });
+
+  /** What ends a session, as it is done; at the first control plane. */
+  const ENDS: Record<string, (tenant: Tenant, session: Placed & { token: string }) => Promise<Payload>> = {
+    'its user signs out': async (_tenant, session) =>
+      planes[0]!.core.ops.signOut(await actorOf(database.db, session.token), {}),
+    'it is revoked by its user elsewhere': async ({ user }, session) => {
+      const elsewhere = await insertSession(database.db, user);
+      const actor = await actorOf(database.db, elsewhere.token);
+      return planes[0]!.core.ops.revokeSession(actor, { id: encodeId('session', session.uid) });
+    },
+    'an operator sets the password': ({ user }) =>
+      planes[0]!.core.ops.setPassword(ADMIN, { userId: encodeId('user', user.uid), password: 'correct horse battery' }),
+    'its user is disabled': ({ user }) => planes[0]!.core.ops.disableUser(ADMIN, { id: encodeId('user', user.uid) }),
+    'its user is deleted': ({ user }) => planes[0]!.core.ops.deleteUser(ADMIN, { id: encodeId('user', user.uid) }),
+  };
+
+  for (const [what, end] of Object.entries(ENDS))
+    for (const [where, at] of [
+      ['here', 0],
+      ['at another control plane', 1],
+    ] as const)
+      it(`a session hears of none of ${EVENTS} events that come after ${what}, ${where}`, async () => {
+        const one = await tenant();
+        const session = await insertSession(database.db, one.user);
+        const listener = listen(planes[at]!, { ...one, key: session });
+        await listener.opened;
+        await listener.first;
+        assert.deepEqual((await end(one, session)).errors, []);
+        await Promise.all(Array.from({ length: EVENTS }, (_, n) => rename(one, `after-${n}`)));
+        assert.equal(await listener.closed, 4403);
+        assert.deepEqual(
+          listener.heard.filter((name) => name.startsWith('after-')),
+          [],
+        );
+        await listener.client.dispose();
+      });
+
+  it('a session that is old or idle ends what it has open within half a minute', { timeout: 60_000 }, async () => {
+    const one = await tenant();
+    const began = performance.now();
+    const listeners = [];
+    for (const ended of [{ expires_at: ago(1_000) }, { last_used_at: ago(SESSION_IDLE_MS + 60_000) }]) {
+      const session = await insertSession(database.db, one.user);
+      const listener = listen(planes[0]!, { ...one, key: session });
+      await listener.first;
+      // What was used is written with the next round; here it was long ago.
+      await planes[0]!.core.credentialUse.flush();
+      await database.db.updateTable('session').set(ended).where('id', '=', session.id).execute();
+      listeners.push(listener);
+    }
+    for (const { closed, client } of listeners) {
+      assert.equal(await closed, 4403);
+      await client.dispose();
+    }
+    assert.ok(performance.now() - began < 30_000);
+  });
 
   it('an ended domain ends what its accounts have open, and nothing of others', async () => {
     const inside = await tenant();

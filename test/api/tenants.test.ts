@@ -239,10 +239,15 @@ describe('tenants in the graph', () => {
       'events',
       'expiresAt',
       'id',
+      'lastUsedAt',
       'name',
       'role',
       'user',
     ]);
+    const { session } = await ask(root, '{ session: __type(name: "Session") { fields { name } } }');
+    assert.ok(!session.fields.some(({ name }: Named) => /token|hash/i.test(name)));
+    const { user } = await ask(root, '{ user: __type(name: "User") { fields { name } } }');
+    assert.ok(!user.fields.some(({ name }: Named) => /hash|seed|code/i.test(name)));
   });
 
   it('an account that this process has not heard of yet is seen by who administers its domain', async () => {

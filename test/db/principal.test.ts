@@ -3,9 +3,18 @@ import { after, before, describe, it } from 'node:test';
 import { sql } from 'kysely';
 import { principalOf } from '../../src/db/principal.ts';
 import type { Actor, UserActor } from '../../src/domain/authorize.ts';
+import { SESSION_IDLE_MS } from '../../src/domain/session.ts';
 import { secretHash } from '../../src/hosts/sessions.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertUser, type PlacedDomain, ROLE } from '../support/tenants.ts';
+import {
+  insertAccount,
+  insertApiKey,
+  insertDomain,
+  insertSession,
+  insertUser,
+  type PlacedDomain,
+  ROLE,
+} from '../support/tenants.ts';
 import { nextId, type Placed } from '../support/world.ts';
 
 describe('who a token belongs to', () => {
@@ -37,7 +46,7 @@ describe('who a token belongs to', () => {
     assert.deepEqual(actor, {
       kind: 'user',
       userId: user.id,
-      keyId: key.id,
+      credential: { kind: 'api_key', id: key.id },
       accountId: account.id,
       domainPath: domain.path,
       name: 'acme/alice',
@@ -83,6 +92,34 @@ describe('who a token belongs to', () => {
     const lasting = await insertApiKey(database.db, user, { expires_at: new Date(Date.now() + 60_000) });
     assert.deepEqual(await who(expired.token), { kind: 'anonymous' });
     await known(lasting.token);
+  });
+
+  it('is who has signed in, while the session is neither ended, old nor idle', async () => {
+    const session = await insertSession(database.db, user);
+    const { credential } = await known(session.token);
+    assert.deepEqual(credential, { kind: 'session', id: session.id });
+    const ago = (ms: number): Date => new Date(Date.now() - ms);
+    for (const over of [
+      { deleted_at: ago(0) },
+      { expires_at: ago(1_000) },
+      { last_used_at: ago(SESSION_IDLE_MS + 60_000) },
+    ]) {
+      const { token } = await insertSession(database.db, user, over);
+      assert.deepEqual(await who(token), { kind: 'anonymous' }, JSON.stringify(over));
+    }
+    await known((await insertSession(database.db, user, { last_used_at: ago(SESSION_IDLE_MS - 60_000) })).token);
+  });
+
+  it('may do nothing yet where a domain above asks for a second factor, and the session has none', async () => {
+    const { db } = database;
+    const inside = await insertDomain(db, await insertDomain(db, undefined, { require_second_factor: 1 }));
+    const someone = await insertUser(db, await insertAccount(db, inside), ROLE.user);
+    const without = await known((await insertSession(db, someone)).token);
+    assert.deepEqual([without.enrolling, [...without.permissions], without.reach], [true, [], 'ACCOUNT']);
+    for (const { token } of [await insertSession(db, someone, { second_factor: 1 }), await insertApiKey(db, someone)]) {
+      const full = await known(token);
+      assert.ok(!('enrolling' in full) && full.permissions.has('create vm'));
+    }
   });
 
   it('has no more than its key allows, nor than its user has', async () => {

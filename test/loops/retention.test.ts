@@ -5,6 +5,7 @@ import { encodeId } from '../../src/domain/ids.ts';
 import { Retention } from '../../src/loops/retention.ts';
 import { accepted, type Bench, createInput, openBench, vmRow } from '../jobs/cases.ts';
 import { ADMIN, assertClean, jobEnded, recordingLog, until } from '../support/core.ts';
+import { insertAccount, insertSession, insertUser, ROLE, ROOT_DOMAIN } from '../support/tenants.ts';
 import { insertCluster, insertStorage, insertVm, insertVolume } from '../support/world.ts';
 
 const HOUR = 3_600_000;
@@ -25,6 +26,15 @@ describe('what nobody needs any more', () => {
 
   const ago = (ms: number): Date => new Date(Date.now() - ms);
   const each = <T>(count: number, make: (n: number) => T): T[] => Array.from({ length: count }, (_, n) => make(n));
+
+  it('are sessions whose end is as long ago as the oldest event', async () => {
+    const { db } = bench.core;
+    const user = await insertUser(db, await insertAccount(db, ROOT_DOMAIN), ROLE.user);
+    await insertSession(db, user, { expires_at: ago(91 * DAY) });
+    const { id } = await insertSession(db, user, { expires_at: ago(89 * DAY) });
+    await retention.round();
+    assert.deepEqual(await db.selectFrom('session').select('id').execute(), [{ id }]);
+  });
 
   it('goes in one round, however much of it there is; what is younger stays', async () => {
     const { db } = bench.core;

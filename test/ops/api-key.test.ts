@@ -145,7 +145,7 @@ describe('API keys', () => {
     const wide = refusalOf(await core.ops.createApiKey(narrow, forUser(owner, { roleId: await roleId(ROLE.user) })));
     assert.deepEqual([wide.code, wide.path], ['FORBIDDEN', ['roleId']]);
     assert.match(wide.message, /^The role user has more rights than you: /);
-    const main = await rowOf(owner.keyId);
+    const main = await rowOf(owner.credential.id);
     assert.equal(refusalOf(await core.ops.revokeApiKey(narrow, { id: idOf('api_key', main) })).message, full.message);
     const equal = ok(await core.ops.createApiKey(narrow, forUser(owner, { roleId: readOnly })));
     assert.deepEqual((await actorOf(db, equal.token!)).permissions.has('read vm'), true);

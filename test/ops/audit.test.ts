@@ -18,6 +18,7 @@ import {
   insertDomain,
   insertMember,
   insertRole,
+  insertSession,
   insertUser,
   type PlacedDomain,
   ROLE,
@@ -45,6 +46,18 @@ type Run = (
   via?: { address: string | null; requestId: string | null },
 ) => Promise<Payload>;
 const VIA = { address: '203.0.113.9', requestId: 'request-1' };
+
+/** What anybody may to what is his own, or has no key: apart from the rest, and in test/api/sign-in.test.ts. */
+const OF_ONESELF = [
+  'signIn',
+  'signOut',
+  'revokeSession',
+  'setPassword',
+  'changePassword',
+  'beginTotp',
+  'confirmTotp',
+  'removeTotp',
+] as const;
 
 describe('the audit trail', () => {
   let database: TestDatabase;
@@ -124,7 +137,7 @@ describe('the audit trail', () => {
     }) as Record<`${'update' | 'enable' | 'disable' | 'delete'}${N}`, () => Promise<object>>;
 
   /** What each does, asked by the root admin. A mutation without a row here does not compile. */
-  const ALLOWED: Record<Name, () => Promise<object>> = {
+  const ALLOWED: Record<Exclude<Name, (typeof OF_ONESELF)[number]>, () => Promise<object>> = {
     createZone: async () => ({ name: name() }),
     ...arranged('Zone'),
     createPod: async () => ({ zoneId: idOf('zone', world.zone), name: name() }),
@@ -200,10 +213,26 @@ describe('the audit trail', () => {
 
   it('knows every mutation that there is', () => {
     const { explainPlacement: _, deletionPlan: __, ...mutations } = core.ops;
-    assert.deepEqual(Object.keys(ALLOWED).sort(), Object.keys(mutations).sort());
+    assert.deepEqual([...Object.keys(ALLOWED), ...OF_ONESELF].sort(), Object.keys(mutations).sort());
   });
 
-  for (const mutation of Object.keys(ALLOWED) as Name[]) {
+  it('has one record of a session that is revoked and of a password that is set, without the password', async () => {
+    const ends = { revokeSession: { id: idOf('session', await insertSession(core.db, reader)) } };
+    const password = 'correct horse battery';
+    for (const [mutation, input] of Object.entries({
+      ...ends,
+      setPassword: { userId: await kinds.User(), password },
+    })) {
+      const { records } = await ask(mutation as Name, ADMIN, input);
+      assert.deepEqual(
+        records.map(({ outcome, action }) => [outcome, action]),
+        [['ALLOWED', mutation]],
+      );
+      assert.ok(!JSON.stringify(records).includes(password));
+    }
+  });
+
+  for (const mutation of Object.keys(ALLOWED) as (keyof typeof ALLOWED)[]) {
     it(`has one record of a ${mutation} that is allowed, and none of the same once more with its key`, async () => {
       const input = { ...(await ALLOWED[mutation]()), idempotencyKey: name(), reason: 'because' };
       const { records, payload } = await ask(mutation, ADMIN, input);
@@ -241,7 +270,7 @@ describe('the audit trail', () => {
           code: 'FORBIDDEN',
           action: mutation,
           user_id: reader.userId,
-          credential: `api-key:${reader.keyId}`,
+          credential: `api-key:${reader.credential.id}`,
           asked_id: (input as { id?: string }).id ?? null,
           reason: 'because',
           changes: '[]',

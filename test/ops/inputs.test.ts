@@ -7,7 +7,15 @@ import type { Payload } from '../../src/ops/context.ts';
 import { INPUTS } from '../../src/ops/inputs.ts';
 import { ADMIN, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertAccount, insertApiKey, insertDomain, insertMember, insertRole, insertUser } from '../support/tenants.ts';
+import {
+  insertAccount,
+  insertApiKey,
+  insertDomain,
+  insertMember,
+  insertRole,
+  insertSession,
+  insertUser,
+} from '../support/tenants.ts';
 import { insertJob, insertVm, insertWorld, type World } from '../support/world.ts';
 
 type Input = Record<string, unknown>;
@@ -45,6 +53,20 @@ const BAD_NAMES: Record<string, unknown> = {
   'no name': undefined,
 };
 
+/** Too short, also when an accent is written by itself; too long; and what no keyboard gives. */
+const PASSWORDS_REFUSED = [
+  '',
+  'p'.repeat(11),
+  'a\u0308'.repeat(6),
+  'p'.repeat(1_025),
+  '😀'.repeat(1_025),
+  'p'.repeat(1_000_000),
+  'correct\0horse battery',
+  'correct\nhorse battery',
+  `correct horse \ud83d`,
+  7,
+];
+
 describe('inputs', () => {
   let database: TestDatabase;
   let world: World;
@@ -78,6 +100,7 @@ describe('inputs', () => {
       role: encodeId('role', role.uid),
       user: encodeId('user', user.uid),
       apiKey: encodeId('api_key', (await insertApiKey(database.db, user)).uid),
+      session: encodeId('session', (await insertSession(database.db, user)).uid),
     };
   });
   after(async () => {
@@ -118,6 +141,14 @@ describe('inputs', () => {
     updateUser: { id: ids['user'], name: 'u2' },
     createApiKey: { userId: ids['user'], name: 'k' },
     revokeApiKey: { id: ids['apiKey'] },
+    signIn: { account: 'a', user: 'u', password: 'p' },
+    signOut: {},
+    revokeSession: { id: ids['session'] },
+    setPassword: { userId: ids['user'], password: 'correct horse battery' },
+    changePassword: { currentPassword: 'p', newPassword: 'correct horse battery' },
+    beginTotp: {},
+    confirmTotp: { code: '123456' },
+    removeTotp: {},
     createRole: { name: 'r', reach: 'ACCOUNT', rules: [RULE] },
     updateRole: { id: ids['role'], name: 'r2' },
     deleteRole: { id: ids['role'] },
@@ -182,12 +213,26 @@ describe('inputs', () => {
       }
   });
 
-  it('reason and idempotency key have limits, on every mutation', async () => {
+  it('reason and idempotency key have limits, on every mutation that has them', async () => {
+    const without = (field: string) =>
+      Object.entries(INPUTS).flatMap(([mutation, { shape }]) => (field in shape ? [] : [mutation]));
+    assert.deepEqual(without('reason'), ['signIn']);
+    // Of what is told once, or may not be kept as a fast hash.
+    assert.deepEqual(without('idempotencyKey'), [
+      'signIn',
+      'signOut',
+      'setPassword',
+      'changePassword',
+      'beginTotp',
+      'confirmTotp',
+      'removeTotp',
+    ]);
     for (const mutation of Object.keys(valid())) {
+      if (mutation === 'signIn') continue;
       await refused(mutation, { reason: 'r'.repeat(1_025) }, 'reason');
       await refused(mutation, { reason: 7 }, 'reason');
       // A join token has no idempotency.
-      if (mutation === 'createHostJoinToken') continue;
+      if (mutation === 'createHostJoinToken' || without('idempotencyKey').includes(mutation)) continue;
       await refused(mutation, { idempotencyKey: 'k'.repeat(129) }, 'idempotencyKey');
       await refused(mutation, { idempotencyKey: '' }, 'idempotencyKey');
     }
@@ -200,6 +245,33 @@ describe('inputs', () => {
     for (const [mutation, input] of Object.entries(valid()))
       for (const field of Object.keys(input).filter((key) => key === 'id' || key.endsWith('Id')))
         for (const value of [undefined, null, 5, {}]) await refused(mutation, { [field]: value }, field);
+  });
+
+  it('domains, accounts and users have names that nobody takes for another, in one form', async () => {
+    const bad = {
+      'a Cyrillic letter among Latin ones': 'p\u0430ypal',
+      'Cyrillic letters that all look Latin': '\u0430\u0440\u0440\u0435',
+      'a Greek letter among Latin ones': 'alph\u03b1',
+      'full-width letters': '\uff41dmin',
+      'a ligature': 'o\ufb03ce',
+      'a joiner that nobody sees': 'ad\u200dmin',
+      'a soft hyphen': 'ad\u00admin',
+      'a change of direction': 'ad\u202emin',
+      'a slash': 'a/b',
+    };
+    for (const mutation of ['Domain', 'Account', 'User'].flatMap((noun) => [`create${noun}`, `update${noun}`]))
+      for (const [what, name] of Object.entries(bad))
+        await refused(mutation, { name }, 'name').catch((error: unknown) => {
+          throw new Error(`${what}: ${(error as Error).message}`);
+        });
+    for (const name of ['Zu\u0308rich', 'Москва', 'Ελλάδα', '生产 team', 'web server  1', 'מכונה', 'a+b@example.com']) {
+      const { id, errors } = await run('createAccount', { ...valid()['createAccount'], name });
+      assert.deepEqual(errors, [], name);
+      const row = await database.db.selectFrom('account').select('name').where('id', '=', id!).executeTakeFirst();
+      assert.equal(row?.name, name.normalize('NFC'));
+    }
+    const again = await run('createAccount', { ...valid()['createAccount'], name: 'Z\u00fcrich' });
+    assert.equal(again.errors[0]?.code, 'ALREADY_EXISTS');
   });
 
   const limits: [string, string, good: unknown[], bad: unknown[]][] = [
@@ -225,6 +297,13 @@ describe('inputs', () => {
     ['registerTemplate', 'fileName', [], ['', '.hidden', '-rf', 'a/b', '../a', 'a b', 'ä.img', 'a\n', 'a'.repeat(256)]],
     ['registerTemplate', 'format', [], ['VMDK', 'qcow2', null]],
     ['createApiKey', 'expiresInMs', [1_000, 315_360_000_000, null], [999, 315_360_000_001, 1_000.5, '1000']],
+    ['createUser', 'password', ['p'.repeat(12), 'ä'.repeat(1_024), null], PASSWORDS_REFUSED],
+    ['setPassword', 'password', ['p'.repeat(12)], [...PASSWORDS_REFUSED, null]],
+    ['changePassword', 'newPassword', [], PASSWORDS_REFUSED],
+    ['changePassword', 'currentPassword', [], ['p'.repeat(1_025), 'nul\0nul', null]],
+    ['signIn', 'password', [], ['p'.repeat(1_025), 'p'.repeat(1_000_000), 'nul\0nul', 'half \udc00', null]],
+    ['signIn', 'account', [], ['a'.repeat(256), null]],
+    ['signIn', 'code', [], ['1'.repeat(65), 123456]],
     ['createRole', 'reach', ['ALL', 'DOMAIN'], ['all', 'ZONE', null]],
     ['createRole', 'rules', [[], Array(200).fill(RULE)], [null, 'all', Array(201).fill(RULE)]],
     ['updateRole', 'reach', [], ['NOBODY']],
@@ -285,7 +364,7 @@ describe('inputs', () => {
 
   it('nobody may do anything without a token', async () => {
     const before = await headSeq(database.db);
-    for (const [mutation, input] of Object.entries(valid()))
+    for (const [mutation, input] of Object.entries(valid()).filter(([name]) => name !== 'signIn'))
       await assert.rejects(core.ops[mutation as MutationName]({ kind: 'anonymous' }, input), {
         code: 'UNAUTHENTICATED',
       });

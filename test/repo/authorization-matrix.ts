@@ -34,6 +34,8 @@ export interface FieldRow extends Record<Principal, Answer> {
   ids: Record<string, IdRow>;
   /** Each id is tried without the others. */
   alone?: true;
+  /** Whoever has no token may ask it, by POST alone. */
+  isPublic?: true;
 }
 
 const shut = { anonymous: 'UNAUTHENTICATED', host: 'UNAUTHENTICATED', behindTheDoor: 'UNAUTHENTICATED' } as const;
@@ -124,6 +126,7 @@ export const QUERIES: Record<string, FieldRow> = {
   role: lookUp('role'),
   apiKey: lookUp('api_key'),
   projectMember: lookUp('project_member'),
+  session: lookUp('session'),
   // The living VM has a host, which is not linked; the deleted one has none.
   vmScreenshot: lookUp('vm', 'HOST_UNREACHABLE', 'INVALID_STATE'),
   zones: list({}),
@@ -138,6 +141,7 @@ export const QUERIES: Record<string, FieldRow> = {
   users: list({ accountId: filter('account'), roleId: filter('role') }),
   roles: list({}),
   apiKeys: list({ userId: filter('user') }),
+  sessions: list({ userId: filter('user') }),
   vms: list({
     accountId: filter('account'),
     zoneId: filter('zone'),
@@ -262,6 +266,17 @@ export const MUTATIONS: Record<string, FieldRow> = {
     roleId: 'role',
   }),
   revokeApiKey: onId('api_key'),
+  signIn: {
+    ...mutation(() => ({ account: 'nobody', user: 'nobody', password: 'wrong' }), {}, 'UNAUTHENTICATED'),
+    isPublic: true,
+  },
+  signOut: mutation(() => ({}), {}, 'FORBIDDEN'),
+  revokeSession: onId('session'),
+  setPassword: mutation((ids) => ({ userId: ids.user, password: 'correct horse battery' }), { userId: 'user' }),
+  changePassword: mutation(() => ({ currentPassword: 'wrong', newPassword: 'correct horse battery' }), {}, 'FORBIDDEN'),
+  beginTotp: mutation(() => ({}), {}, 'FORBIDDEN'),
+  confirmTotp: mutation(() => ({ code: '123456' }), {}, 'FORBIDDEN'),
+  removeTotp: mutation((ids) => ({ userId: ids.user }), { userId: 'user' }),
   createRole: mutation(() => ({ name: 'new', reach: 'ACCOUNT', rules: [] }), {}, 'INVALID_INPUT'),
   updateRole: onId('role', { name: 'renamed' }),
   deleteRole: onId('role'),

@@ -23,6 +23,9 @@ export function testContext(given: Partial<GraphContext> & Pick<GraphContext, 'd
     feed: missing('feed'),
     watch: missing('watch'),
     requestId: 'test-request',
+    userAgent: null,
+    cookies: null,
+    actorOf: refuse('actorOf'),
     address: '192.0.2.1',
     ...given,
   };

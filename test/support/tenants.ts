@@ -9,11 +9,13 @@ import type {
   DomainTable,
   ProjectMemberTable,
   RoleTable,
+  SessionTable,
   UserTable,
 } from '../../src/db/tables.ts';
 import type { UserActor } from '../../src/domain/authorize.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import type { Rule } from '../../src/domain/permission.ts';
+import { SESSION_MS } from '../../src/domain/session.ts';
 import { secretHash } from '../../src/hosts/sessions.ts';
 import type { Payload } from '../../src/ops/context.ts';
 import { insertRow, nextId, type Placed } from './world.ts';
@@ -100,6 +102,24 @@ export async function insertApiKey(
   const named = { id, uid: newUid(), name: `key-${id}` };
   const row = { ...named, user_id: user.id, account_id, role_id: null, key_hash: secretHash(token) };
   return { ...(await insertRow(db, 'api_key', { ...row, ...overrides })), token };
+}
+
+/** Where a user has signed in by a password, with the token in clear. */
+export async function insertSession(
+  db: Kysely<Database>,
+  user: { id: number },
+  overrides: Partial<Insertable<SessionTable>> = {},
+): Promise<Placed & { token: string }> {
+  const token = `vgs_${randomBytes(32).toString('base64url')}`;
+  const { account_id } = await db
+    .selectFrom('user')
+    .select('account_id')
+    .where('id', '=', user.id)
+    .executeTakeFirstOrThrow();
+  const named = { id: nextId(), uid: newUid(), user_id: user.id, account_id, token_hash: secretHash(token) };
+  const shown = { how: 'PASSWORD' as const, address: null, user_agent: null };
+  const row = { ...named, ...shown, expires_at: new Date(Date.now() + SESSION_MS) };
+  return { ...(await insertRow(db, 'session', { ...row, ...overrides })), token };
 }
 
 /** Someone new of an account, as the product knows him by his key. */

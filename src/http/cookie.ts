@@ -1,0 +1,75 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { TLSSocket } from 'node:tls';
+import { isAllowedOrigin } from './origin.ts';
+
+/** A browser's scripts show with it that they are ours: those of another origin can neither read nor send it. */
+export const CSRF_HEADER = 'x-virtgraph-csrf';
+
+/** `__Host-`: set over TLS by this very host, and never for another. */
+const SECURE = { session: '__Host-virtgraph', csrf: '__Host-virtgraph-csrf' };
+/** Without TLS, as on one's own machine. */
+const PLAIN = { session: 'virtgraph', csrf: 'virtgraph-csrf' };
+
+/** Follows from the session's token, which scripts can't read, so nothing is kept of it and nobody can guess it. */
+const csrfOf = (token: string): string => createHmac('sha256', token).update('csrf').digest('base64url');
+
+/** What a browser has kept of a session, whether or not it may be used; null: nothing. */
+export function cookieToken(request: IncomingMessage): string | null {
+  const cookies = new Map(
+    (request.headers.cookie ?? '').split(';').map((pair) => {
+      const at = pair.indexOf('=');
+      return [pair.slice(0, at).trim(), pair.slice(at + 1).trim()];
+    }),
+  );
+  return cookies.get(SECURE.session) ?? cookies.get(PLAIN.session) ?? null;
+}
+
+/**
+ * Whether a request is one that our own scripts sent, and not a page of somebody else's to which the browser added the
+ * cookie: from an origin that is ours or listed, and with what follows from the session.
+ */
+export function provesOrigin(request: IncomingMessage, token: string, origins: readonly string[]): boolean {
+  if (!saysOrigin(request) || !isAllowedOrigin(request, origins)) return false;
+  const shown = Buffer.from(String(request.headers[CSRF_HEADER] ?? ''));
+  const wanted = Buffer.from(csrfOf(token));
+  return shown.length === wanted.length && timingSafeEqual(shown, wanted);
+}
+
+/** A browser says where a POST or an upgrade comes from. */
+export const saysOrigin = ({ headers }: IncomingMessage): boolean =>
+  headers.origin !== undefined || headers['sec-fetch-site'] === 'same-origin';
+
+/** Cookies that an answer sets. */
+export class AnswerCookies {
+  /** Values of `Set-Cookie`. */
+  readonly headers: string[] = [];
+  readonly #names: typeof SECURE;
+  readonly #attributes: string;
+
+  constructor(request: IncomingMessage) {
+    const secure = isOverTls(request);
+    this.#names = secure ? SECURE : PLAIN;
+    this.#attributes = `Path=/; SameSite=Strict${secure ? '; Secure' : ''}`;
+  }
+
+  /** @returns what the browser's scripts send along in CSRF_HEADER */
+  keep(token: string): string {
+    const csrf = csrfOf(token);
+    this.headers.push(
+      `${this.#names.session}=${token}; HttpOnly; ${this.#attributes}`,
+      `${this.#names.csrf}=${csrf}; ${this.#attributes}`,
+    );
+    return csrf;
+  }
+
+  forget(): void {
+    for (const name of Object.values(this.#names)) this.headers.push(`${name}=; Max-Age=0; ${this.#attributes}`);
+  }
+}
+
+/** Whoever lies here has a cookie that his own browser keeps for TLS, and nothing else. */
+function isOverTls({ socket, headers }: IncomingMessage): boolean {
+  if ((socket as TLSSocket).encrypted || headers['x-forwarded-proto'] === 'https') return true;
+  return headers.origin?.startsWith('https://') ?? false;
+}
