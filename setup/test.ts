@@ -1,8 +1,11 @@
 import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { databaseUrlProblem } from '../src/db/database-url.ts';
 import { tinyLinux } from '../test/support/guest.ts';
+import { dataFolder } from './data-folder.ts';
 import { runInSandbox } from './sandbox.ts';
+import { fetchSlapd } from './slapd.ts';
 
 const HELP = `Usage: npm test -- [FILE …] [options]
 
@@ -32,6 +35,7 @@ if (problem) fail(problem);
 
 // Before the tests begin, so that none of them has the build in its time.
 await tinyLinux();
+await fetchSlapd(join(dataFolder, 'cache'));
 const args = [
   ...['--test', `--test-concurrency=${concurrency}`, `--test-timeout=${TEST_TIMEOUT_MS}`],
   ...values['test-name-pattern'].map((pattern) => `--test-name-pattern=${pattern}`),

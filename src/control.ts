@@ -24,6 +24,7 @@ import { Loops } from './loops/every.ts';
 import { Liveness } from './loops/liveness.ts';
 import { Retention } from './loops/retention.ts';
 import { exportAudit } from './ops/audit-export.ts';
+import { finishOidcSignIn } from './ops/oidc-sign-in.ts';
 import { type PeerContext, peerSchema } from './peer-api/schema.ts';
 
 export interface ControlOptions {
@@ -45,6 +46,10 @@ export interface ControlOptions {
   origins?: string[];
   /** Networks of reverse proxies whose word about the client's address counts. */
   trustedProxies?: string[];
+  /** What may be reached inside, as `Egress` takes it; default: nothing. */
+  egressAllow?: string;
+  /** URL at which browsers reach this one; default: where it listens. */
+  publicUrl?: string;
   /** URL at which other control planes reach this one; default: where it listens. */
   advertise?: string;
 }
@@ -66,6 +71,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const core = createCore({
     databaseUrl,
     sealingKey: await readSealingKey(options.sealingKeyPath ?? join(dirname(options.adminTokenPath), 'sealing-key')),
+    egressAllow: options.egressAllow ?? '',
     log,
     ...(options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs }),
   });
@@ -107,12 +113,15 @@ export async function startControl(options: ControlOptions): Promise<Control> {
         open: (actor, query) => exportAudit(core.db, actor, query),
       },
     ],
+    finishSignIn: (query, pending, via) => finishOidcSignIn(core.opsContext, query, pending, via),
     ready: () => notReady(core),
     log,
     metrics,
     origins: options.origins ?? [],
     trustedProxies: options.trustedProxies ?? [],
   });
+
+  core.opsContext.site.publicUrl = options.publicUrl ?? http.url;
 
   // Before the feed's other listeners have read anything: what is revoked hears of nothing that came after.
   core.feed.listen((changes) => {

@@ -11,6 +11,7 @@ import { Sealer } from './db/sealer.ts';
 import { distinctChanges, uncertainChanges } from './db/statements.ts';
 import type { Database } from './db/tables.ts';
 import { Writer } from './db/writer.ts';
+import { Egress } from './egress/egress.ts';
 import { LinkedHostAgent } from './hosts/agent.ts';
 import { HostLinks } from './hosts/links.ts';
 import { Observations } from './hosts/observations.ts';
@@ -29,6 +30,8 @@ export interface CoreOptions {
   databaseUrl: string;
   /** 32 bytes, the same for all control planes of a database. */
   sealingKey: Buffer;
+  /** What may be reached inside; default: nothing. */
+  egressAllow?: string;
   log: Logger;
   heartbeatMs?: number;
   /** Connections for everything but the writer, which has its own. */
@@ -68,7 +71,14 @@ export interface Core {
 const WRITER_CONNECTIONS = 2;
 
 /** Wires the parts; nothing runs by itself before `start`. */
-export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConnections = 8 }: CoreOptions): Core {
+export function createCore({
+  databaseUrl,
+  sealingKey,
+  egressAllow = '',
+  log,
+  heartbeatMs,
+  readConnections = 8,
+}: CoreOptions): Core {
   const processId = randomUUID();
   const sealer = new Sealer(sealingKey);
   const pools: Pool[] = [
@@ -145,6 +155,8 @@ export function createCore({ databaseUrl, sealingKey, log, heartbeatMs, readConn
     ids,
     inventory,
     sealer,
+    egress: new Egress(egressAllow),
+    site: { publicUrl: '' },
     passwords: new PasswordHasher(),
     signInLimits: new SignInLimits(),
     catchUp,

@@ -6,15 +6,18 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import pino from 'pino';
 import { DATABASE_URL_FORM, databaseUrlProblem } from './db/database-url.ts';
+import { allowedProblem } from './egress/egress.ts';
 import { trustedProxies } from './http/address.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
 const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
+                              [--public-url URL]
 
   --port       port to listen on (default 4000; 0: any that is free)
   --host       address to listen on (default 127.0.0.1)
   --origin     a web origin that may ask beside our own; may be repeated
   --advertise  URL at which other control planes reach this one (default: where it listens)
+  --public-url URL at which browsers reach it, where OpenID providers send people back to (default: where it listens)
 
 Environment
   DATABASE_URL    ${DATABASE_URL_FORM} (required)
@@ -25,6 +28,8 @@ Environment
                   reverse proxies whose X-Forwarded-For counts: 10.0.0.0/8,fd00::7 (default: the header is ignored)
   VIRTGRAPH_AUDIT_DAYS
                   for how long the audit trail is kept (default 365)
+  VIRTGRAPH_EGRESS_ALLOW
+                  what may be reached inside, with its port or any: 10.1.0.0/16:636,[fd00::/8]:443 (default: nothing)
   LOG_LEVEL       trace, debug, info, warn, error, fatal (default info)
 `;
 
@@ -41,6 +46,7 @@ function readArguments() {
         host: { type: 'string', default: '127.0.0.1' },
         origin: { type: 'string', multiple: true, default: [] },
         advertise: { type: 'string' },
+        'public-url': { type: 'string' },
         help: { type: 'boolean', default: false },
       },
     }).values;
@@ -69,9 +75,15 @@ const {
   VIRTGRAPH_SEALING_KEY_FILE,
   VIRTGRAPH_TRUSTED_PROXIES = '',
   VIRTGRAPH_AUDIT_DAYS = '365',
+  VIRTGRAPH_EGRESS_ALLOW = '',
   LOG_LEVEL = 'info',
 } = process.env;
 if (values.advertise !== undefined && !URL.canParse(values.advertise)) fail('--advertise takes a URL.');
+const publicUrl = values['public-url'];
+if (publicUrl !== undefined && !/^https?:\/\/[^/]+\/?$/.test(publicUrl))
+  fail('--public-url takes a URL without a path, like https://cloud.example.com.');
+const egressProblem = allowedProblem(VIRTGRAPH_EGRESS_ALLOW);
+if (egressProblem) fail(`VIRTGRAPH_EGRESS_ALLOW: ${egressProblem}`);
 if (!databaseUrl) fail('DATABASE_URL is not set.');
 const databaseProblem = databaseUrlProblem('DATABASE_URL', databaseUrl);
 if (databaseProblem) fail(databaseProblem);
@@ -100,6 +112,8 @@ const control = await startControl({
   origins: values.origin,
   trustedProxies: proxies,
   auditDays,
+  egressAllow: VIRTGRAPH_EGRESS_ALLOW,
+  ...(publicUrl === undefined ? {} : { publicUrl }),
   ...(values.advertise === undefined ? {} : { advertise: values.advertise }),
 }).catch((error: unknown) => {
   log.fatal({ err: error }, 'the control plane could not start');

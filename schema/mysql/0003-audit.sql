@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS audit (
   credential       VARCHAR(48)     NULL,               -- api-key:1007, session:1008
   address          VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NULL,
   account_id       BIGINT UNSIGNED NULL,               -- whose it is; NULL: only operators may know of it
-  subject_kind     VARCHAR(16)     NULL,
+  subject_kind     VARCHAR(32)     NULL,
   subject_id       BIGINT UNSIGNED NULL,
   asked_id         VARCHAR(40) CHARACTER SET ascii COLLATE ascii_bin NULL, -- the id that was asked for, as it was written
   job_id           BIGINT UNSIGNED NULL,

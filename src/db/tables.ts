@@ -8,28 +8,14 @@ import type { Reach } from '../domain/permission.ts';
 import type { SignInMethod } from '../domain/session.ts';
 import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
+import type { Defaulted, Named, NullableTimestamp, Timestamp } from './column-types.ts';
+import type { IdentityProviderTable, UsedSignInTable } from './identity-provider-tables.ts';
 
 /**
  * The rows, column by column as schema/mysql has them. Who writes what:
  * `ops` and `jobs` write what is wanted (`state`, `wanted_state`, reservations), `hosts` what is seen
  * (`observed_*`, `link_*`, `last_seen_at`, `*_total`). Every write goes through the writer (db/writer.ts).
  */
-
-/** Given by the database unless a write says otherwise. */
-type Defaulted<T> = ColumnType<T, T | undefined, T>;
-/** Read as the database writes it, in UTC: `2026-11-24 14:48:09.782000`. Most are only passed on. */
-type Timestamp = ColumnType<string, Date | string | undefined, Date | string>;
-type NullableTimestamp = ColumnType<string | null, Date | string | null | undefined, Date | string | null>;
-
-interface Named {
-  id: number;
-  uid: Buffer;
-  name: string;
-  generation: Defaulted<number>;
-  created_at: Timestamp;
-  updated_at: Timestamp;
-  deleted_at: NullableTimestamp;
-}
 
 export interface ZoneTable extends Named {
   wanted_state: Defaulted<WantedState>;
@@ -96,6 +82,9 @@ export interface RoleTable extends Named {
 export interface UserTable extends Named {
   account_id: number;
   role_id: number;
+  /** Where he is known, and by what; null: here alone. */
+  identity_provider_id: Defaulted<number | null>;
+  external_subject: Defaulted<string | null>;
   wanted_state: Defaulted<WantedState>;
   password_hash: Defaulted<string | null>;
   password_changed_at: NullableTimestamp;
@@ -450,6 +439,8 @@ export interface Database {
   api_key: ApiKeyTable;
   project_member: ProjectMemberTable;
   session: SessionTable;
+  identity_provider: IdentityProviderTable;
+  used_sign_in: UsedSignInTable;
   zone: ZoneTable;
   pod: PodTable;
   cluster: ClusterTable;
@@ -484,6 +475,7 @@ export type Account = Selectable<AccountTable>;
 export type ProjectMember = Selectable<ProjectMemberTable>;
 export type User = Selectable<UserTable>;
 export type Role = Selectable<RoleTable>;
+export type IdentityProvider = Selectable<IdentityProviderTable>;
 export type Cluster = Selectable<ClusterTable>;
 export type Host = Selectable<HostTable>;
 export type PrimaryStorage = Selectable<PrimaryStorageTable>;
@@ -492,7 +484,5 @@ export type Template = Selectable<TemplateTable>;
 export type Vm = Selectable<VmTable>;
 export type HostUsage = Selectable<HostUsageTable>;
 export type VmUsage = Selectable<VmUsageTable>;
-export type Volume = Selectable<VolumeTable>;
 export type Job = Selectable<JobTable>;
 export type JobStep = Selectable<JobStepTable>;
-export type Event = Selectable<EventTable>;

@@ -91,6 +91,7 @@ export type PatchTable =
   | 'primary_storage'
   | 'offering'
   | 'host_join_token'
+  | 'identity_provider'
   | (typeof IDENTITIES)[number];
 
 /** A value that the database computes. */
@@ -153,6 +154,7 @@ export interface Hold {
     | 'account'
     | 'role'
     | 'user'
+    | 'identity_provider'
     | 'zone'
     | 'pod'
     | 'cluster'
@@ -179,7 +181,8 @@ export interface Absent {
     | 'user'
     | 'api_key'
     | 'project_member'
-    | 'session';
+    | 'session'
+    | 'identity_provider';
   column: string;
   id: number;
 }

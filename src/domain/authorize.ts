@@ -217,6 +217,7 @@ export const OWNED_KINDS = [
   'api_key',
   'project_member',
   'session',
+  'identity_provider',
 ] as const satisfies GuardedKind[];
 const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 

@@ -176,9 +176,12 @@ export const ERROR_CODES = {
   },
   UNAVAILABLE: {
     retryable: true,
-    meaning: 'The database does not answer. Nothing was changed, or the same idempotency key will tell.',
+    meaning:
+      'The database, or what is asked to sign somebody in, does not answer. Nothing was changed, or the same ' +
+      'idempotency key will tell.',
     user: 'Try again in a moment. VMs run on.',
-    operator: 'See `/readyz` and the database. Nothing has to be restarted when it is back.',
+    operator:
+      'See `/readyz` and the database, or the log for an identity provider. Nothing has to be restarted when it is back.',
     developer: 'Repeat with the same `idempotencyKey`, with growing pauses.',
   },
   INTERNAL: {

@@ -17,6 +17,7 @@ export const ID_PREFIX = {
   api_key: 'key',
   project_member: 'mem',
   session: 'ses',
+  identity_provider: 'idp',
 } as const;
 
 export type ResourceKind = keyof typeof ID_PREFIX;

@@ -27,6 +27,7 @@ export const GUARDED_KINDS = [
   'api_key',
   'project_member',
   'session',
+  'identity_provider',
 ] as const;
 export type GuardedKind = (typeof GUARDED_KINDS)[number];
 
@@ -98,9 +99,20 @@ export const BUILT_IN_RULES: Record<number, readonly Rule[]> = {
   1: [allow('*', '*')],
   // domain admin
   2: [
-    ...(['vm', 'volume', 'domain', 'account', 'user', 'role', 'api_key', 'session', 'project_member'] as const).map(
-      (k) => allow('*', k),
-    ),
+    ...(
+      [
+        'vm',
+        'volume',
+        'domain',
+        'account',
+        'user',
+        'role',
+        'api_key',
+        'session',
+        'project_member',
+        'identity_provider',
+      ] as const
+    ).map((k) => allow('*', k)),
     allow('operate', 'job'),
     // Of tenants they alone: it tells what others of the account did, and from where.
     allow('read', 'audit'),

@@ -8,6 +8,7 @@ import type { PlacementVerdict } from '../domain/placement.ts';
 import type { PlanItem, Scope } from '../ops/compound-job.ts';
 import type { Payload, Via } from '../ops/context.ts';
 import type { ById, ExplainPlacementInput, Inputs } from '../ops/inputs.ts';
+import type { OidcBegun } from '../ops/oidc-sign-in.ts';
 import type { RecoveryPayload, TotpPayload } from '../ops/second-factor.ts';
 import type { SignInVia } from '../ops/sign-in.ts';
 import type { Watch } from './watch.ts';
@@ -24,13 +25,14 @@ export const WANTED_NOUNS = {
   domain: 'Domain',
   account: 'Account',
   user: 'User',
+  identity_provider: 'IdentityProvider',
 } as const;
 export type WantedKind = keyof typeof WANTED_NOUNS;
 
 type WantedMutation = `${'enable' | 'disable' | 'delete'}${(typeof WANTED_NOUNS)[WantedKind]}`;
 type OwnMutation = Exclude<
   keyof Inputs,
-  'createHostJoinToken' | 'createApiKey' | 'signIn' | 'signOut' | 'beginTotp' | 'confirmTotp'
+  'createHostJoinToken' | 'createApiKey' | 'signIn' | 'beginOidcSignIn' | 'signOut' | 'beginTotp' | 'confirmTotp'
 >;
 /** Mutations that answer with a resource, a job or errors. */
 export type MutationName = OwnMutation | WantedMutation;
@@ -48,6 +50,7 @@ export type Ops = { [M in MutationName]: (actor: Actor, input: InputOf<M>, via: 
   createHostJoinToken(actor: Actor, input: Inputs['createHostJoinToken'], via: Via): Promise<JoinTokenPayload>;
   createApiKey(actor: Actor, input: Inputs['createApiKey'], via: Via): Promise<TokenPayload>;
   signIn(actor: Actor, input: Inputs['signIn'], via: SignInVia): Promise<TokenPayload>;
+  beginOidcSignIn(actor: Actor, input: Inputs['beginOidcSignIn'], via: SignInVia): Promise<OidcBegun>;
   signOut(actor: Actor, input: Inputs['signOut'], via: Via): Promise<Payload>;
   beginTotp(actor: Actor, input: Inputs['beginTotp'], via: Via): Promise<TotpPayload>;
   confirmTotp(actor: Actor, input: Inputs['confirmTotp'], via: Via): Promise<RecoveryPayload>;
@@ -62,6 +65,8 @@ export interface SessionCookies {
   /** @returns what the browser's scripts send along, so that nobody else's can ask in its name */
   keep(token: string): string;
   forget(): void;
+  /** What a sign-in on a provider's page is known by when it comes back. */
+  keepPending(pending: string): void;
 }
 
 /** One per request or subscription; loaders hang on it. */

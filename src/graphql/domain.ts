@@ -2,6 +2,7 @@ import { AccountList } from './account.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
+import { IdentityProviderList } from './identity-provider.ts';
 import { loadersOf } from './loaders.ts';
 import { mutation, updateInput } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
@@ -52,6 +53,7 @@ DomainRef.implement({
         domain.parent_id === null ? null : loadersOf(context).find('domain', domain.parent_id),
     }),
     domains: childList(t, DomainList, 'The domains right below it.', 'parent_id'),
+    identityProviders: childList(t, IdentityProviderList, 'Where else people of its accounts are known.', 'domain_id'),
     accounts: childList(t, AccountList, 'The accounts that stand in it itself.', 'domain_id'),
   }),
 });

@@ -8,6 +8,7 @@ import type {
   DomainRow,
   EventRow,
   HostRow,
+  IdentityProviderRow,
   JobRow,
   OfferingRow,
   PodRow,
@@ -43,6 +44,7 @@ export const ApiKeyRef = builder.objectRef<ApiKeyRow>('ApiKey');
 
 export const ProjectMemberRef = builder.objectRef<ProjectMemberRow>('ProjectMember');
 export const SessionRef = builder.objectRef<SessionRow>('Session');
+export const IdentityProviderRef = builder.objectRef<IdentityProviderRow>('IdentityProvider');
 
 export const REF_OF = {
   zone: ZoneRef,
@@ -62,4 +64,5 @@ export const REF_OF = {
   api_key: ApiKeyRef,
   project_member: ProjectMemberRef,
   session: SessionRef,
+  identity_provider: IdentityProviderRef,
 } as const satisfies Record<ResourceKind, unknown>;

@@ -1,5 +1,6 @@
 import { isKept, isOperators, mayWith, restsOn, rightsOf } from '../domain/authorize.ts';
 import type { WantedState } from '../domain/host-state.ts';
+import { mappingOf } from '../domain/identity-provider.ts';
 import { excess, rightsOfRole, type Verb } from '../domain/permission.ts';
 import { builder, type GraphTypes } from './builder.ts';
 import { conditionsOn } from './condition.ts';
@@ -44,11 +45,13 @@ const ACTIONS: Record<WantedState, ResourceAction[]> = {
 
 /** What a role allows, and would be refused for this very object. */
 function isRefused({ actor, inventory }: GraphContext, kind: WantedKind, row: Named, action: ResourceAction): boolean {
-  const { id, role_id } = row;
-  if (kind === 'domain' && rightsOf(actor).reach === 'ACCOUNT') return true;
-  const role = role_id === undefined || actor.kind !== 'user' ? undefined : inventory.get('role', role_id);
+  const { id, role_id, role_mapping } = row;
+  if ((kind === 'domain' || kind === 'identity_provider') && rightsOf(actor).reach === 'ACCOUNT') return true;
+  const roleIds = role_mapping === undefined ? [role_id] : mappingOf({ role_mapping }).map((mapped) => mapped.roleId);
+  const roles =
+    actor.kind === 'user' ? roleIds.map((one) => (one === undefined ? one : inventory.get('role', one))) : [];
   if (isOperators(actor, kind, row)) return true;
-  if (role && excess(rightsOfRole(role), rightsOf(actor)).length > 0) return true;
+  if (roles.some((role) => role && excess(rightsOfRole(role), rightsOf(actor)).length > 0)) return true;
   return (action === 'DISABLE' || action === 'DELETE') && (isKept(kind, id) || restsOn(actor, { kind, id }));
 }
 
@@ -56,7 +59,7 @@ function isRefused({ actor, inventory }: GraphContext, kind: WantedKind, row: Na
 type Named = Pick<
   ZoneRow,
   'id' | 'uid' | 'name' | 'generation' | 'created_at' | 'updated_at' | 'deleted_at' | 'wanted_state'
-> & { role_id?: number; account_id?: number | null };
+> & { role_id?: number; role_mapping?: string; account_id?: number | null };
 
 /** The fields that every kind which operators arrange has. */
 export function namedFields<P extends Named>(

@@ -164,7 +164,7 @@ const COLUMNS = {
   ],
   domain: [...NAMED, 'parent_id', 'path', 'require_second_factor'],
   account: [...NAMED, 'domain_id', 'type'],
-  user: [...NAMED, 'account_id', 'role_id', 'password_changed_at', 'totp_confirmed_at'],
+  user: [...NAMED, 'account_id', 'role_id', 'identity_provider_id', 'password_changed_at', 'totp_confirmed_at'],
   project_member: [
     'id',
     'uid',
@@ -178,6 +178,7 @@ const COLUMNS = {
     'deleted_at',
   ],
   role: [...NAMED, 'reach', 'rules', 'built_in'],
+  identity_provider: [...NAMED, 'domain_id', 'account_id', 'type', 'settings', 'role_mapping'],
   api_key: [
     'id',
     'uid',
@@ -230,6 +231,7 @@ export type AccountRow = Row<'account'>;
 export type ProjectMemberRow = Row<'project_member'>;
 export type UserRow = Row<'user'>;
 export type RoleRow = Row<'role'>;
+export type IdentityProviderRow = Row<'identity_provider'>;
 export type ApiKeyRow = Row<'api_key'>;
 export type SessionRow = Row<'session'>;
 /**

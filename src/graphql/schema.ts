@@ -15,6 +15,8 @@ import './role.ts';
 import './api-key.ts';
 import './session.ts';
 import './sign-in.ts';
+import './sign-in-provider.ts';
+import './identity-provider.ts';
 import './vm.ts';
 import './vm-mutations.ts';
 import './vm-screenshot.ts';

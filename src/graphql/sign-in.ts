@@ -41,8 +41,8 @@ builder.mutationField('signIn', (t) =>
   t.field({
     type: SignInPayloadRef,
     description:
-      'Opens a session for who has a password. The one thing that may be asked without a token, by a POST that asks ' +
-      'nothing else. A name that is not there and a wrong password are answered alike.',
+      'Opens a session for who has a password, here or in a directory of the account. May be asked without a token, by a ' +
+      'POST that asks nothing else. A name that is not there and a wrong password are answered alike.',
     args: {
       input: t.arg({
         type: inputOf(

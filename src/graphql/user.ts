@@ -5,7 +5,7 @@ import { childList, list, rootList } from './connection.ts';
 import { loadersOf } from './loaders.ts';
 import { mutation, updateInput, wantedMutations } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
-import { AccountRef, RoleRef, UserRef } from './refs.ts';
+import { AccountRef, IdentityProviderRef, RoleRef, UserRef } from './refs.ts';
 import { namedFields, WantedStateRef } from './resource.ts';
 import { SessionList } from './session.ts';
 
@@ -25,6 +25,15 @@ UserRef.implement({
       nullable: true,
       description: 'What it may do. Null for who may not see it.',
       resolve: (user, _args, context) => loadersOf(context).find('role', user.role_id),
+    }),
+    identityProvider: t.field({
+      type: IdentityProviderRef,
+      nullable: true,
+      description: 'Where he is known, and signs in. Null for who is known here alone, and for who may not see it.',
+      resolve: (user, _args, context) =>
+        user.identity_provider_id === null
+          ? null
+          : loadersOf(context).find('identity_provider', user.identity_provider_id),
     }),
     apiKeys: childList(t, ApiKeyList, 'Its keys that are not revoked.', 'user_id'),
     sessions: childList(t, SessionList, 'Where it is signed in.', 'user_id'),

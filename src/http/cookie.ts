@@ -7,22 +7,27 @@ import { isAllowedOrigin } from './origin.ts';
 export const CSRF_HEADER = 'x-virtgraph-csrf';
 
 /** `__Host-`: set over TLS by this very host, and never for another. */
-const SECURE = { session: '__Host-virtgraph', csrf: '__Host-virtgraph-csrf' };
+const SECURE = { session: '__Host-virtgraph', csrf: '__Host-virtgraph-csrf', pending: '__Host-virtgraph-pending' };
 /** Without TLS, as on one's own machine. */
-const PLAIN = { session: 'virtgraph', csrf: 'virtgraph-csrf' };
+const PLAIN = { session: 'virtgraph', csrf: 'virtgraph-csrf', pending: 'virtgraph-pending' };
 
 /** Follows from the session's token, which scripts can't read, so nothing is kept of it and nobody can guess it. */
 const csrfOf = (token: string): string => createHmac('sha256', token).update('csrf').digest('base64url');
 
 /** What a browser has kept of a session, whether or not it may be used; null: nothing. */
-export function cookieToken(request: IncomingMessage): string | null {
+export const cookieToken = (request: IncomingMessage): string | null => cookieOf(request, 'session');
+
+/** Of a sign-in that was begun on a provider's page; null: none. */
+export const pendingCookie = (request: IncomingMessage): string | null => cookieOf(request, 'pending');
+
+function cookieOf(request: IncomingMessage, which: keyof typeof SECURE): string | null {
   const cookies = new Map(
     (request.headers.cookie ?? '').split(';').map((pair) => {
       const at = pair.indexOf('=');
       return [pair.slice(0, at).trim(), pair.slice(at + 1).trim()];
     }),
   );
-  return cookies.get(SECURE.session) ?? cookies.get(PLAIN.session) ?? null;
+  return cookies.get(SECURE[which]) ?? cookies.get(PLAIN[which]) ?? null;
 }
 
 /**
@@ -46,11 +51,12 @@ export class AnswerCookies {
   readonly headers: string[] = [];
   readonly #names: typeof SECURE;
   readonly #attributes: string;
+  readonly #secure: string;
 
-  constructor(request: IncomingMessage) {
-    const secure = isOverTls(request);
+  constructor(request: IncomingMessage, secure = isOverTls(request)) {
+    this.#secure = secure ? '; Secure' : '';
     this.#names = secure ? SECURE : PLAIN;
-    this.#attributes = `Path=/; SameSite=Strict${secure ? '; Secure' : ''}`;
+    this.#attributes = `Path=/; SameSite=Strict${this.#secure}`;
   }
 
   /** @returns what the browser's scripts send along in CSRF_HEADER */
@@ -63,8 +69,18 @@ export class AnswerCookies {
     return csrf;
   }
 
+  /** Sent along when somebody else's page leads here, which is how a sign-in comes back. */
+  keepPending(pending: string): void {
+    this.headers.push(`${this.#names.pending}=${pending}; Max-Age=600; HttpOnly; Path=/; SameSite=Lax${this.#secure}`);
+  }
+
+  forgetPending(): void {
+    this.headers.push(`${this.#names.pending}=; Max-Age=0; HttpOnly; Path=/; SameSite=Lax${this.#secure}`);
+  }
+
   forget(): void {
-    for (const name of Object.values(this.#names)) this.headers.push(`${name}=; Max-Age=0; ${this.#attributes}`);
+    for (const name of [this.#names.session, this.#names.csrf])
+      this.headers.push(`${name}=; Max-Age=0; ${this.#attributes}`);
   }
 }
 

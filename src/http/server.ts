@@ -24,6 +24,7 @@ import type { PublicFields } from './public-access.ts';
 import type { ToGraphQLError } from './refusal.ts';
 import { requestIdOf } from './request-id.ts';
 import { type Authenticate, Sessions } from './sessions.ts';
+import { answerSignIn, type FinishSignIn, SIGN_IN_CALLBACK } from './sign-in-callback.ts';
 import { SocketKeeper } from './socket-keeper.ts';
 import { type ClientExtra, clientExtra, clientProtocol } from './sockets.ts';
 
@@ -46,6 +47,8 @@ export interface HttpOptions {
   /** What our own programs speak, over WebSocket alone. */
   programs: Program[];
   downloads?: Download[];
+  /** Ends a sign-in on a provider's page; without it there is no such path. */
+  finishSignIn?: FinishSignIn;
   /** Why requests should not be sent here; empty: they may. */
   ready(): Promise<string[]>;
   log: Logger;
@@ -180,7 +183,7 @@ const SECURITY_HEADERS = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
-const ROUTES = ['/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/audit.jsonl', '/'];
+const ROUTES = [SIGN_IN_CALLBACK, '/graphql', '/graphiql', '/healthz', '/readyz', '/metrics', '/audit.jsonl', '/'];
 
 function requestListener(
   server: Server,
@@ -198,6 +201,8 @@ function requestListener(
     if (path === '/metrics') return await sendMetrics(response, edge.metrics.registry);
     const download = downloads.get(path);
     if (download) return await sendDownload(edge, download, request, response, call);
+    if (path === SIGN_IN_CALLBACK && options.finishSignIn)
+      return await answerSignIn(options.finishSignIn, request, response, call);
     if (path === '/') {
       response.writeHead(302, { location: '/graphiql' }).end();
       return;

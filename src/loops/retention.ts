@@ -86,6 +86,14 @@ export class Retention {
         .limit(ROWS_AT_ONCE)
         .executeTakeFirst(),
     );
+    // What they answer is refused for its age long before.
+    await inPieces(() =>
+      db
+        .deleteFrom('used_sign_in')
+        .where('used_at', '<', sql<string>`NOW(6) - INTERVAL 1 HOUR`)
+        .limit(ROWS_AT_ONCE)
+        .executeTakeFirst(),
+    );
   }
 
   /** A session ends by itself at the latest when it is old; for a while it tells who was where. */

@@ -6,6 +6,7 @@ import type { Sealer } from '../db/sealer.ts';
 import type { Database } from '../db/tables.ts';
 import type { Writer } from '../db/writer.ts';
 import type { UserErrorData } from '../domain/errors.ts';
+import type { Egress } from '../egress/egress.ts';
 import type { PasswordHasher } from './password-hash.ts';
 import type { SignInLimits } from './sign-in-limits.ts';
 
@@ -18,6 +19,10 @@ export interface OpsContext {
   sealer: Sealer;
   passwords: PasswordHasher;
   signInLimits: SignInLimits;
+  /** The way to whatever is outside. */
+  egress: Egress;
+  /** Where browsers reach us; known once we listen. */
+  site: { publicUrl: string };
   /** Brings the inventory up to all that was committed before, wherever: nobody is refused for what is over. */
   catchUp: () => Promise<void>;
   log: Logger;

@@ -4,6 +4,7 @@ import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 import { hasControlCharacters, identityNameProblem, nameProblem } from '../domain/name.ts';
 import { passwordProblem, passwordTextProblem } from '../domain/password.ts';
 import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
+import { ldapSettings, oidcSettings } from './identity-provider-settings.ts';
 
 /**
  * What each mutation takes beyond what GraphQL's types already check. `null` and absent mean the same: not given.
@@ -76,6 +77,11 @@ const rules = z
   .max(200, 'At most 200 rules.');
 
 const CASCADE = { cascade: z.boolean().nullish(), dryRun: z.boolean().nullish() };
+const secret = text(1024);
+const roleMapping = z
+  .array(z.object({ group: text(1024).min(1, 'May not be empty.'), roleId: idOf('role') }))
+  .min(1, 'At least one: nobody else is let in.')
+  .max(100, 'At most 100.');
 
 export const INPUTS = {
   createZone: only({ name }),
@@ -155,6 +161,7 @@ export const INPUTS = {
     code: code.nullish(),
     cookie: z.boolean().nullish(),
   }),
+  beginOidcSignIn: z.object({ provider: idOf('identity_provider') }),
   signOut: unkeyed({}),
   revokeSession: byId('session'),
   setPassword: unkeyed({ userId: idOf('user'), password: newPassword }),
@@ -165,6 +172,21 @@ export const INPUTS = {
   createRole: only({ name, reach: z.enum(REACHES), rules }),
   updateRole: update('role', { name: name.nullish(), reach: z.enum(REACHES).nullish(), rules: rules.nullish() }),
   deleteRole: byId('role'),
+  createIdentityProvider: only({
+    accountId: idOf('account'),
+    name,
+    oidc: oidcSettings.nullish(),
+    ldap: ldapSettings.nullish(),
+    secret: secret.nullish(),
+    roleMapping,
+  }),
+  updateIdentityProvider: update('identity_provider', {
+    name: name.nullish(),
+    oidc: oidcSettings.nullish(),
+    ldap: ldapSettings.nullish(),
+    secret: secret.nullish(),
+    roleMapping: roleMapping.nullish(),
+  }),
 
   createVm: only({
     name,

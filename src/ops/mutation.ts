@@ -202,8 +202,13 @@ interface Key {
 }
 
 function keyOf(actor: string, name: string, key: string, input: Base): Key {
-  // A password is not in what is kept of the input: the hash is a fast one, and whoever has it could guess.
-  const { idempotencyKey: _, password: __, ...args } = input as Base & { password?: unknown };
+  // A password or a secret is not in what is kept of the input: the hash is a fast one, and whoever has it could guess.
+  const {
+    idempotencyKey: _,
+    password: __,
+    secret: ___,
+    ...args
+  } = input as Base & Record<'password' | 'secret', unknown>;
   return { actor, mutation: name, key, hash: createHash('sha256').update(canonical(args)).digest() };
 }
 

@@ -38,7 +38,8 @@ export type NamedKind =
   | 'domain'
   | 'account'
   | 'user'
-  | 'role';
+  | 'role'
+  | 'identity_provider';
 /** Columns that all of them have. */
 interface NamedRow {
   id: number;
@@ -75,6 +76,7 @@ export const NOUN: Record<NamedKind, string> = {
   account: 'account',
   user: 'user',
   role: 'role',
+  identity_provider: 'identity provider',
 };
 
 const INSIDE: Record<NamedKind, Inside[]> = {
@@ -95,6 +97,7 @@ const INSIDE: Record<NamedKind, Inside[]> = {
     inside('vm', 'account_id', 'VM'),
     inside('volume', 'account_id', 'volume'),
     inside('template', 'account_id', 'template'),
+    inside('identity_provider', 'account_id', 'identity provider'),
   ],
   // Its keys go with it.
   user: [],
@@ -103,6 +106,7 @@ const INSIDE: Record<NamedKind, Inside[]> = {
     inside('api_key', 'role_id', 'API key'),
     inside('project_member', 'role_id', 'project member'),
   ],
+  identity_provider: [inside('user', 'identity_provider_id', 'user')],
 };
 
 const NAMES_SHOWN = 5;

@@ -7,9 +7,11 @@ import { CompoundJobs, deletionPlan, type PlanItem, type Scope } from './compoun
 import { FROM_WITHIN, type OpsContext, type Payload, type Via } from './context.ts';
 import { createDomain, deleteDomain, disableDomain, enableDomain, updateDomain } from './domain.ts';
 import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
+import { createIdentityProvider, identityProviderSwitches, updateIdentityProvider } from './identity-provider.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
 import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
+import { beginOidcSignIn, type OidcBegun } from './oidc-sign-in.ts';
 import { changePassword, setPassword } from './password.ts';
 import { createPod, podSwitches, updatePod } from './pod.ts';
 import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
@@ -99,6 +101,11 @@ const MUTATIONS = {
   createRole,
   updateRole,
   deleteRole,
+  createIdentityProvider,
+  updateIdentityProvider,
+  enableIdentityProvider: identityProviderSwitches.enable,
+  disableIdentityProvider: identityProviderSwitches.disable,
+  deleteIdentityProvider: identityProviderSwitches.remove,
   createVm,
   updateVm,
   startVm,
@@ -124,6 +131,7 @@ export type Ops = Record<MutationName, Run> & {
   beginTotp: (actor: Actor, input: unknown, via?: Via) => Promise<TotpPayload>;
   confirmTotp: (actor: Actor, input: unknown, via?: Via) => Promise<RecoveryPayload>;
   signIn: (actor: Actor, input: unknown, via?: SignInVia) => Promise<TokenPayload>;
+  beginOidcSignIn: (actor: Actor, input: unknown, via?: SignInVia) => Promise<OidcBegun>;
   explainPlacement: (actor: Actor, input: ExplainPlacementInput) => Promise<PlacementVerdict>;
   /** For who was let through a deletion of it. */
   deletionPlan: (scope: Scope) => Promise<PlanItem[]>;
@@ -150,6 +158,7 @@ export function bindOps(context: OpsContext): Ops {
     createApiKey: (actor, input, via = FROM_WITHIN) => createApiKey(context, actor, input, via),
     beginTotp: (actor, input, via = FROM_WITHIN) => beginTotp(context, actor, input, via),
     confirmTotp: (actor, input, via = FROM_WITHIN) => confirmTotp(context, actor, input, via),
+    beginOidcSignIn: (_actor, input, via = { ...FROM_WITHIN, userAgent: null }) => beginOidcSignIn(context, input, via),
     signIn: (_actor, input, via = { ...FROM_WITHIN, userAgent: null }) => signIn(context, input, via),
     explainPlacement: (actor, input) => explainPlacement(context, actor, input),
     deletionPlan: (scope) => deletionPlan(context, scope),

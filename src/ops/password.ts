@@ -64,6 +64,7 @@ export async function setPassword(context: OpsContext, actor: Actor, raw: unknow
       const user = await find(of, 'user', userId, ['userId'], asker.actor);
       await mustHaveRightWith(of, asker, 'user', user);
       await mustOutrank(of, user, asker, ['userId']);
+      mustBeKnownHere(user);
       const own = asker.actor.kind === 'user' && asker.actor.userId === user.id;
       if (own && user.password_hash !== null)
         throw new VirtgraphError({
@@ -82,6 +83,18 @@ export async function setPassword(context: OpsContext, actor: Actor, raw: unknow
     },
   );
   return await set(context, actor, raw, via);
+}
+
+/** Whoever is let in by another way than his provider stays when it knows him no more. @throws VirtgraphError INVALID_STATE */
+function mustBeKnownHere(user: Pick<User, 'name' | 'identity_provider_id'>): void {
+  if (user.identity_provider_id === null) return;
+  throw new VirtgraphError({
+    code: 'INVALID_STATE',
+    message: `${user.name} signs in by an identity provider, and has no password here.`,
+    path: ['userId'],
+    state: 'EXTERNAL',
+    allowedActions: [],
+  });
 }
 
 /** One's own, with the current one. */

@@ -38,7 +38,7 @@ export interface SessionOpening {
   writes?: Write[];
 }
 
-interface OpenedSession {
+export interface OpenedSession {
   kind: 'opened';
   id: number;
   /** For `Authorization: Bearer <token>` or a cookie. Told this once; only its hash is kept. */

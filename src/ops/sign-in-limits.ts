@@ -53,6 +53,11 @@ export class SignInLimits {
     };
   }
 
+  /** A try that names nobody yet, of an address. @throws VirtgraphError RATE_LIMITED */
+  beginAt(address: string | null): void {
+    mustBeTaken(this.#addresses.take(networkOf(address)));
+  }
+
   /** The same for a code of the second factor. @throws VirtgraphError RATE_LIMITED */
   beginCode(userId: number): () => void {
     const key = String(userId);

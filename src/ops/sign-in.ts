@@ -1,11 +1,13 @@
-import { type RawBuilder, sql } from 'kysely';
+import { type RawBuilder, type SqlBool, sql } from 'kysely';
 import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { isDomainOpen } from '../db/principal.ts';
 import type { User } from '../db/tables.ts';
 import { emptyTransition, type NewAudit, patch, type Write } from '../db/transition.ts';
 import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
+import type { SignInMethod } from '../domain/session.ts';
 import type { OpsContext, Via } from './context.ts';
+import { signInByDirectory } from './directory-sign-in.ts';
 import { INPUTS, type Inputs } from './inputs.ts';
 import { useOfCode, WRONG_CODE } from './second-factor.ts';
 import { openSession } from './session.ts';
@@ -71,9 +73,17 @@ export async function signIn(context: OpsContext, raw: unknown, via: SignInVia):
 async function admit(context: OpsContext, input: Inputs['signIn'], via: SignInVia): Promise<TokenPayload> {
   const path = domainNames(input.domain ?? '/');
   const takeBack = context.signInLimits.begin(JSON.stringify([path, input.account, input.user]), via.address);
-  const user = await candidate(context, path, input);
+  let how: SignInMethod = 'PASSWORD';
+  let user = await candidate(context, named(path, input));
   const { right, outdated } = await context.passwords.verify(input.password, user?.password_hash ?? null);
-  if (!user || !right || user.open !== 1) return await refuse(context, user ?? null, WRONG, via);
+  if (!right) {
+    // Whoever is not known by a password here: a wrong one, too, or the time would tell who is.
+    const id = await signInByDirectory(context, domainAt(path), input, via);
+    if (id === null) return await refuse(context, user ?? null, WRONG, via);
+    how = 'LDAP';
+    user = await candidate(context, sql<SqlBool>`user.id = ${id}`);
+  }
+  if (user?.open !== 1) return await refuse(context, user ?? null, WRONG, via);
 
   const writes: Write[] = [];
   const hasFactor = user.totp_confirmed_at !== null;
@@ -88,10 +98,10 @@ async function admit(context: OpsContext, input: Inputs['signIn'], via: SignInVi
     takeCodeBack();
     writes.push(used);
   }
-  if (outdated) writes.push(await hashedAnew(context, user, input.password));
+  if (right && outdated) writes.push(await hashedAnew(context, user, input.password));
   const opened = await openSession(context, {
     userId: user.id,
-    how: 'PASSWORD',
+    how,
     secondFactor: hasFactor,
     via,
     userAgent: via.userAgent,
@@ -105,18 +115,14 @@ async function admit(context: OpsContext, input: Inputs['signIn'], via: SignInVi
 }
 
 /** `/sales/emea` and `sales/emea`: names from below the root down. */
-const domainNames = (path: string): string[] =>
+export const domainNames = (path: string): string[] =>
   path
     .split('/')
     .filter((name) => name !== '')
     .map((name) => name.normalize('NFC'));
 
 /** One statement, whether or not there is such a domain, account or user. */
-async function candidate(
-  { db }: OpsContext,
-  path: string[],
-  { account, user }: { account: string; user: string },
-): Promise<Candidate | undefined> {
+async function candidate({ db }: OpsContext, which: RawBuilder<SqlBool>): Promise<Candidate | undefined> {
   const { rows } = await sql<Candidate>`
     select user.id, user.account_id, user.updated_at, user.password_hash, user.totp_seed, user.totp_confirmed_at,
       user.totp_step, user.recovery_hashes, concat(account.name, '/', user.name) as actor,
@@ -124,12 +130,15 @@ async function candidate(
     from user
     inner join account on account.id = user.account_id and account.deleted_at is null
     inner join domain on domain.id = account.domain_id
-    where user.name = ${user.normalize('NFC')} and user.deleted_at is null
-      and account.name = ${account.normalize('NFC')} and domain.id = ${domainAt(path)}`.execute(db);
+    where user.deleted_at is null and ${which}`.execute(db);
   return rows[0];
 }
 
-function domainAt(path: string[]): RawBuilder<number> {
+const named = (path: string[], { account, user }: { account: string; user: string }): RawBuilder<SqlBool> =>
+  sql<SqlBool>`user.name = ${user.normalize('NFC')} and account.name = ${account.normalize('NFC')}
+    and domain.id = ${domainAt(path)}`;
+
+export function domainAt(path: string[]): RawBuilder<number> {
   if (path.length >= MAX_DEPTH) return sql<number>`0`;
   return path.reduce(
     (parent, name) => sql<number>`(

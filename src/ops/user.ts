@@ -1,3 +1,4 @@
+import type { Account } from '../db/tables.ts';
 import { absent, hold, now, patch } from '../db/transition.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { rightsOfRole } from '../domain/permission.ts';
@@ -9,10 +10,20 @@ import { membershipsGo } from './project-member.ts';
 import { mayGo, mustNotExceed, mustOutrank, roleOf } from './rights.ts';
 
 /** The role of an id, which the asker may give. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
-export async function grantableRole(context: OpsContext, id: string, asker: Asker) {
-  const role = await find(context, 'role', id, ['roleId'], asker.actor);
-  mustNotExceed(asker, rightsOfRole(role), `The role ${role.name}`, ['roleId']);
+export async function grantableRole(context: OpsContext, id: string, asker: Asker, path = ['roleId']) {
+  const role = await find(context, 'role', id, path, asker.actor);
+  mustNotExceed(asker, rightsOfRole(role), `The role ${role.name}`, path);
   return role;
+}
+
+/** @throws VirtgraphError INVALID_INPUT for a project */
+export function mustHaveUsers(account: Pick<Account, 'name' | 'type'>): void {
+  if (account.type !== 'PROJECT') return;
+  throw new VirtgraphError({
+    code: 'INVALID_INPUT',
+    message: `${account.name} is a project: it has members instead of users of its own.`,
+    path: ['accountId'],
+  });
 }
 
 export const createUser = mutation(
@@ -21,12 +32,7 @@ export const createUser = mutation(
   INPUTS.createUser,
   async (context, { name, accountId, roleId, password }, asker) => {
     const account = await find(context, 'account', accountId, ['accountId'], asker.actor);
-    if (account.type === 'PROJECT')
-      throw new VirtgraphError({
-        code: 'INVALID_INPUT',
-        message: `${account.name} is a project: it has members instead of users of its own.`,
-        path: ['accountId'],
-      });
+    mustHaveUsers(account);
     const role = await grantableRole(context, roleId, asker);
     const row = {
       account_id: account.id,

@@ -11,9 +11,13 @@ interface Column {
   nullable: boolean;
 }
 
-/** The interfaces of tables.ts as it is written: table → column → whether it may be null. */
+/** Where the rows are declared. */
+const DECLARED = ['column-types.ts', 'identity-provider-tables.ts', 'tables.ts'];
+
+/** The interfaces as they are written: table → column → whether it may be null. */
 function declaredTables(): Map<string, Map<string, Column>> {
-  const text = readFileSync(new URL('../../src/db/tables.ts', import.meta.url), 'utf8');
+  const read = (file: string): string => readFileSync(new URL(`../../src/db/${file}`, import.meta.url), 'utf8');
+  const text = DECLARED.map(read).join('\n');
   const interfaces = new Map<string, { base: string | undefined; body: string }>();
   for (const [, name, base, body] of text.matchAll(/interface (\w+)(?: extends (\w+))? \{\n(.*?)\n\}/gs))
     interfaces.set(name!, { base, body: body! });

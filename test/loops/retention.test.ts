@@ -95,7 +95,15 @@ describe('what nobody needs any more', () => {
       .values(key(young, ago(0.9 * DAY)))
       .execute();
 
+    const used = (fill: number, used_at: Date) => ({ id: fill, state_hash: Buffer.alloc(32, fill), used_at });
+    await db
+      .insertInto('used_sign_in')
+      .values([used(1, ago(0.05 * DAY)), used(2, ago(0.03 * DAY))])
+      .execute();
+
     await retention.round();
+    const kept = await db.selectFrom('used_sign_in').select('state_hash').execute();
+    assert.deepEqual(kept, [{ state_hash: Buffer.alloc(32, 2) }]);
     assert.deepEqual(await db.selectFrom('change').select('seq').execute(), [{ seq: young }]);
     assert.deepEqual(await db.selectFrom('event').select('seq').execute(), [{ seq: young }]);
     assert.deepEqual(await db.selectFrom('idempotency_key').select('id').execute(), [{ id: young }]);

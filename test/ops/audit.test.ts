@@ -16,6 +16,7 @@ import {
   insertActor,
   insertApiKey,
   insertDomain,
+  insertIdentityProvider,
   insertMember,
   insertRole,
   insertSession,
@@ -50,6 +51,8 @@ const VIA = { address: '203.0.113.9', requestId: 'request-1' };
 /** What anybody may to what is his own, or has no key: apart from the rest, and in test/api/sign-in.test.ts. */
 const OF_ONESELF = [
   'signIn',
+  // The end of it is recorded: test/ops/external-user.test.ts.
+  'beginOidcSignIn',
   'signOut',
   'revokeSession',
   'setPassword',
@@ -125,6 +128,10 @@ describe('the audit trail', () => {
     Template: (more = {}) => insertTemplate(core.db, world.zone, more).then((row) => idOf('template', row)),
     Domain: (more = {}) => insertDomain(core.db, domain, more).then((row) => idOf('domain', row)),
     Account: (more = {}) => insertAccount(core.db, domain, more).then((row) => idOf('account', row)),
+    IdentityProvider: (more = {}) =>
+      insertIdentityProvider(core.db, { domain, account, role: { id: ROLE.user } }, more).then((row) =>
+        idOf('identity_provider', row),
+      ),
     User: (more = {}) => insertUser(core.db, account, ROLE.user, more).then((row) => idOf('user', row)),
   };
   type Noun = keyof typeof kinds;
@@ -172,6 +179,13 @@ describe('the audit trail', () => {
       name: name(),
     }),
     ...arranged('User'),
+    createIdentityProvider: async () => ({
+      accountId: idOf('account', account),
+      name: name(),
+      oidc: { issuer: 'https://login.example.com', clientId: 'virtgraph' },
+      roleMapping: [{ group: '*', roleId: encodeId('role', await roleUid()) }],
+    }),
+    ...arranged('IdentityProvider'),
     createApiKey: async () => ({ userId: await kinds.User(), name: name() }),
     revokeApiKey: async () => ({ id: idOf('api_key', await insertApiKey(core.db, reader)) }),
     createRole: async () => ({ name: name(), reach: 'ACCOUNT', rules: [] }),

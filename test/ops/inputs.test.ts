@@ -11,6 +11,7 @@ import {
   insertAccount,
   insertApiKey,
   insertDomain,
+  insertIdentityProvider,
   insertMember,
   insertRole,
   insertSession,
@@ -99,6 +100,10 @@ describe('inputs', () => {
       account: encodeId('account', account.uid),
       role: encodeId('role', role.uid),
       user: encodeId('user', user.uid),
+      identityProvider: encodeId(
+        'identity_provider',
+        (await insertIdentityProvider(database.db, { domain, account, role })).uid,
+      ),
       apiKey: encodeId('api_key', (await insertApiKey(database.db, user)).uid),
       session: encodeId('session', (await insertSession(database.db, user)).uid),
     };
@@ -141,6 +146,7 @@ describe('inputs', () => {
     updateUser: { id: ids['user'], name: 'u2' },
     createApiKey: { userId: ids['user'], name: 'k' },
     revokeApiKey: { id: ids['apiKey'] },
+    beginOidcSignIn: { provider: encodeId('identity_provider', Buffer.alloc(16, 9)) },
     signIn: { account: 'a', user: 'u', password: 'p' },
     signOut: {},
     revokeSession: { id: ids['session'] },
@@ -152,6 +158,13 @@ describe('inputs', () => {
     createRole: { name: 'r', reach: 'ACCOUNT', rules: [RULE] },
     updateRole: { id: ids['role'], name: 'r2' },
     deleteRole: { id: ids['role'] },
+    createIdentityProvider: {
+      accountId: ids['account'],
+      name: 'i',
+      oidc: { issuer: 'https://login.example.com', clientId: 'virtgraph' },
+      roleMapping: [{ group: '*', roleId: ids['role'] }],
+    },
+    updateIdentityProvider: { id: ids['identityProvider'], name: 'i2' },
     createVm: { name: 'v', zoneId: ids['zone'], offeringId: ids['offering'], templateId: ids['template'] },
     updateVm: { id: ids['vm'], name: 'v2' },
     startVm: { id: ids['vm'] },
@@ -216,10 +229,11 @@ describe('inputs', () => {
   it('reason and idempotency key have limits, on every mutation that has them', async () => {
     const without = (field: string) =>
       Object.entries(INPUTS).flatMap(([mutation, { shape }]) => (field in shape ? [] : [mutation]));
-    assert.deepEqual(without('reason'), ['signIn']);
+    assert.deepEqual(without('reason'), ['signIn', 'beginOidcSignIn']);
     // Of what is told once, or may not be kept as a fast hash.
     assert.deepEqual(without('idempotencyKey'), [
       'signIn',
+      'beginOidcSignIn',
       'signOut',
       'setPassword',
       'changePassword',
@@ -228,7 +242,7 @@ describe('inputs', () => {
       'removeTotp',
     ]);
     for (const mutation of Object.keys(valid())) {
-      if (mutation === 'signIn') continue;
+      if (without('reason').includes(mutation)) continue;
       await refused(mutation, { reason: 'r'.repeat(1_025) }, 'reason');
       await refused(mutation, { reason: 7 }, 'reason');
       // A join token has no idempotency.
@@ -364,7 +378,9 @@ describe('inputs', () => {
 
   it('nobody may do anything without a token', async () => {
     const before = await headSeq(database.db);
-    for (const [mutation, input] of Object.entries(valid()).filter(([name]) => name !== 'signIn'))
+    for (const [mutation, input] of Object.entries(valid()).filter(
+      ([name]) => name !== 'signIn' && name !== 'beginOidcSignIn',
+    ))
       await assert.rejects(core.ops[mutation as MutationName]({ kind: 'anonymous' }, input), {
         code: 'UNAUTHENTICATED',
       });

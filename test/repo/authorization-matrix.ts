@@ -1,5 +1,5 @@
 import type { ErrorCode } from '../../src/domain/errors.ts';
-import type { ResourceKind } from '../../src/domain/ids.ts';
+import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 
 /** What a call comes to: an object, nothing, an empty list, or an error's code. */
 export type Answer = 'FOUND' | 'NULL' | 'EMPTY' | ErrorCode;
@@ -127,6 +127,15 @@ export const QUERIES: Record<string, FieldRow> = {
   apiKey: lookUp('api_key'),
   projectMember: lookUp('project_member'),
   session: lookUp('session'),
+  signInProviders: {
+    ...shut,
+    root: 'EMPTY',
+    behindTheDoor: 'EMPTY',
+    isPublic: true,
+    args: () => ({ domain: '/nowhere' }),
+    ids: {},
+  },
+  identityProvider: lookUp('identity_provider'),
   // The living VM has a host, which is not linked; the deleted one has none.
   vmScreenshot: lookUp('vm', 'HOST_UNREACHABLE', 'INVALID_STATE'),
   zones: list({}),
@@ -142,6 +151,7 @@ export const QUERIES: Record<string, FieldRow> = {
   roles: list({}),
   apiKeys: list({ userId: filter('user') }),
   sessions: list({ userId: filter('user') }),
+  identityProviders: list({ domainId: filter('domain'), accountId: filter('account') }),
   vms: list({
     accountId: filter('account'),
     zoneId: filter('zone'),
@@ -222,6 +232,8 @@ const arranged = (noun: string, kind: ResourceKind): Record<string, FieldRow> =>
   [`delete${noun}`]: onId(kind),
 });
 
+const OIDC = { issuer: 'https://login.example.com', clientId: 'virtgraph' };
+
 export const MUTATIONS: Record<string, FieldRow> = {
   createZone: mutation(() => ({ name: 'new' }), {}, 'INVALID_INPUT'),
   ...arranged('Zone', 'zone'),
@@ -270,6 +282,10 @@ export const MUTATIONS: Record<string, FieldRow> = {
     ...mutation(() => ({ account: 'nobody', user: 'nobody', password: 'wrong' }), {}, 'UNAUTHENTICATED'),
     isPublic: true,
   },
+  beginOidcSignIn: {
+    ...mutation(() => ({ provider: encodeId('identity_provider', Buffer.alloc(16, 9)) }), {}),
+    isPublic: true,
+  },
   signOut: mutation(() => ({}), {}, 'FORBIDDEN'),
   revokeSession: onId('session'),
   setPassword: mutation((ids) => ({ userId: ids.user, password: 'correct horse battery' }), { userId: 'user' }),
@@ -280,6 +296,15 @@ export const MUTATIONS: Record<string, FieldRow> = {
   createRole: mutation(() => ({ name: 'new', reach: 'ACCOUNT', rules: [] }), {}, 'INVALID_INPUT'),
   updateRole: onId('role', { name: 'renamed' }),
   deleteRole: onId('role'),
+  createIdentityProvider: mutation(
+    (ids) => ({ accountId: ids.account, name: 'new', oidc: OIDC, roleMapping: [{ group: '*', roleId: ids.role }] }),
+    { accountId: 'account', 'roleMapping.roleId': 'role' },
+  ),
+  ...arranged('IdentityProvider', 'identity_provider'),
+  updateIdentityProvider: mutation(
+    (ids) => ({ id: ids.identity_provider, roleMapping: [{ group: '*', roleId: ids.role }] }),
+    { id: 'identity_provider', 'roleMapping.roleId': 'role' },
+  ),
   createVm: mutation(
     (ids) => ({
       name: 'new',

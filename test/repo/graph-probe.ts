@@ -66,6 +66,8 @@ export function withAt(args: Record<string, unknown>, path: string, value: unkno
   const [first, ...rest] = path.split('.') as [string, ...string[]];
   const before = args[first];
   if (rest.length === 0) return { ...args, [first]: Array.isArray(before) ? [value] : value };
+  if (Array.isArray(before))
+    return { ...args, [first]: before.map((one: Record<string, unknown>) => withAt(one, rest.join('.'), value)) };
   return { ...args, [first]: withAt((before ?? {}) as Record<string, unknown>, rest.join('.'), value) };
 }
 

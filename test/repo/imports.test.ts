@@ -11,7 +11,10 @@ const MAY_IMPORT: Record<string, string[]> = {
   db: ['domain'],
   jobs: ['db', 'domain'],
   // Accepting a mutation writes the job and its first step: ops use the workflows' pure part, never the engine.
-  ops: ['db', 'domain', 'jobs'],
+  egress: ['domain'],
+  // What speaks with identity providers keeps nothing and knows no database.
+  'sign-in': ['domain', 'egress'],
+  ops: ['db', 'domain', 'jobs', 'egress', 'sign-in'],
   hosts: ['db', 'domain'],
   // Loops file jobs like everyone else.
   loops: ['db', 'domain', 'jobs', 'ops', 'hosts'],

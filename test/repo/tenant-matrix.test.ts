@@ -12,6 +12,7 @@ import {
   insertAccount,
   insertApiKey,
   insertDomain,
+  insertIdentityProvider,
   insertMember,
   insertRole,
   insertSession,
@@ -40,8 +41,8 @@ const PRINCIPALS = {
   owner: BELONGINGS,
   reader: BELONGINGS,
   // Where others are signed in is for who administers them.
-  domainAdmin: [...BELONGINGS, 'session'],
-  domainAdminAbove: [...BELONGINGS, 'session'],
+  domainAdmin: [...BELONGINGS, 'session', 'identity_provider'],
+  domainAdminAbove: [...BELONGINGS, 'session', 'identity_provider'],
   stranger: [],
   siblingDomainAdmin: [],
   domainAdminBelow: [],
@@ -280,6 +281,7 @@ describe('tenants', needsDatabase, () => {
 /** What anybody may do to himself is refused for what is in it. */
 const OF_ONESELF: Record<string, string> = {
   signIn: 'UNAUTHENTICATED',
+  beginOidcSignIn: 'NOT_FOUND',
   changePassword: 'INVALID_INPUT',
   revokeSession: 'NOT_FOUND',
 };
@@ -317,6 +319,7 @@ async function belongings({ db }: TestDatabase, world: World, domain: Placed, ac
     api_key: await insertApiKey(db, user),
     session: await insertSession(db, user),
     project_member,
+    identity_provider: await insertIdentityProvider(db, { domain, account, role }),
   };
   const { zone, pod, cluster, storage, offering, hosts } = world;
   const rows = {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Insertable, Kysely } from 'kysely';
+import type { IdentityProviderTable } from '../../src/db/identity-provider-tables.ts';
 import { newUid } from '../../src/db/ids.ts';
 import { principalOf } from '../../src/db/principal.ts';
 import type {
@@ -120,6 +121,33 @@ export async function insertSession(
   const shown = { how: 'PASSWORD' as const, address: null, user_agent: null };
   const row = { ...named, ...shown, expires_at: new Date(Date.now() + SESSION_MS) };
   return { ...(await insertRow(db, 'session', { ...row, ...overrides })), token };
+}
+
+/** An OpenID Connect provider that gives everybody a role. */
+export function insertIdentityProvider(
+  db: Kysely<Database>,
+  { domain, account, role }: { domain: { id: number }; account: { id: number }; role: { id: number } },
+  overrides: Partial<Insertable<IdentityProviderTable>> = {},
+): Promise<Placed> {
+  const id = nextId();
+  return insertRow(db, 'identity_provider', {
+    id,
+    uid: newUid(),
+    domain_id: domain.id,
+    account_id: account.id,
+    name: `provider-${id}`,
+    type: 'OIDC',
+    settings: JSON.stringify({
+      issuer: 'https://login.example.com',
+      clientId: 'virtgraph',
+      scopes: ['profile'],
+      groupsClaim: 'groups',
+      vouchesForSecondFactor: false,
+      caCertificates: null,
+    }),
+    role_mapping: JSON.stringify([{ group: '*', roleId: role.id }]),
+    ...overrides,
+  });
 }
 
 /** Someone new of an account, as the product knows him by his key. */
