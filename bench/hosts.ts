@@ -68,13 +68,15 @@ async function watch(stage: Stage, { program }: ControlPlane) {
 async function killAndRestart(stage: Stage, { control: old }: FakeCloud) {
   const began = performance.now();
   await old.program.kill();
-  const control = await stage.startControl({ port: Number(new URL(old.url).port) });
+  const control = await stage.startControl({ port: portOf(old.url), hostsPort: portOf(old.hostsUrl) });
   while ((await countLinks(control)) < HOSTS) {
     if (performance.now() - began > BACK_TIMEOUT_MS) throw new Error(`${await countLinks(control)} hosts came back`);
     await pause(LOOK_EVERY_MS);
   }
   return { backMs: performance.now() - began, control };
 }
+
+const portOf = (url: string): number => Number(new URL(url).port);
 
 /** Hosts that are linked, as the control plane counts them itself. */
 async function countLinks({ url }: ControlPlane): Promise<number> {

@@ -8,8 +8,9 @@ export const HELP = `Usage: hostd --url URL [--token TOKEN] [options]
 
 Links this machine to a Virtgraph control plane and runs the VMs it is given.
 
-  --url URL              Control plane, for example https://cloud.example:8080; repeat it for several replicas
-  --token TOKEN          Join token, needed once; or --token-file FILE
+  --url URL              Control plane at its port for hosts, for example https://cloud.example:4001; repeat it for several
+                         control planes
+  --token TOKEN          Join token, needed once, and to join again; or --token-file FILE
   --data FOLDER          What this daemon keeps (default $VIRTGRAPH_DATA/hostd, or .virtgraph/hostd)
   --images FOLDER        Images that templates are made of (default $VIRTGRAPH_DATA/images, or .virtgraph/images)
   --name NAME            Name of this host (default: the machine's)

@@ -1,9 +1,12 @@
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 
+/** What a control plane is called in its certificate, at whatever address it is. */
+export const CONTROL_PLANE_NAME = 'control-plane.virtgraph';
+
 /** The connection ended or never came to be. */
 export class ConnectionLost extends Error {
-  /** WebSocket close code; null: the socket broke without one. 4401 and 4403: the credential is refused. */
+  /** WebSocket close code; null: the socket broke without one. 4403: the certificate is refused. */
   readonly closeCode: number | null;
 
   constructor(message: string, closeCode: number | null = null) {
@@ -27,8 +30,10 @@ export class RequestFailed extends Error {
 
 export interface ConnectionOptions {
   url: string;
-  /** Null: only `register` will be allowed. */
-  credential: string | null;
+  /** Whose certificate the control plane has to show, in PEM. */
+  authority: string;
+  /** What this host shows, in PEM. Null: only `register` will be allowed. */
+  own: { key: string; certificate: string } | null;
   /** A ping after this long; without its pong after as long again the connection is given up. */
   keepAliveMs: number;
   /** Bounds the handshake and, unless told otherwise, each request. */
@@ -57,7 +62,13 @@ type GraphqlErrors = readonly { message: string; extensions?: { code?: unknown }
 
 /** Opens one connection that never reconnects by itself. Throws `ConnectionLost`. */
 export async function connect(options: ConnectionOptions): Promise<Connection> {
-  const { url, credential, keepAliveMs, requestTimeoutMs, signal } = options;
+  const { url, authority, own, keepAliveMs, requestTimeoutMs, signal } = options;
+  const tls = {
+    ca: authority,
+    servername: CONTROL_PLANE_NAME,
+    minVersion: 'TLSv1.3' as const,
+    ...(own && { key: own.key, cert: own.certificate }),
+  };
   const lost = Promise.withResolvers<ConnectionLost>();
   const connected = Promise.withResolvers<void>();
   let socket: WebSocket | undefined;
@@ -70,6 +81,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
         perMessageDeflate: false,
         handshakeTimeout: requestTimeoutMs,
         maxPayload: MAX_MESSAGE_BYTES,
+        ...tls,
       });
       socket = this;
     }
@@ -102,7 +114,6 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     onNonLazyError: (error) => end(toLost(error)),
     connectionAckWaitTimeout: requestTimeoutMs,
     keepAlive: keepAliveMs,
-    ...(credential === null ? {} : { connectionParams: { authorization: `Bearer ${credential}` } }),
     on: {
       connected: () => connected.resolve(),
       error: (error) => end(toLost(error)),
@@ -165,9 +176,20 @@ function toFailed(errors: GraphqlErrors): RequestFailed {
   return new RequestFailed(errors.map(({ message }) => message).join('; '), codes);
 }
 
+/** What OpenSSL says, and what that means here. */
+const TLS_TROUBLE: [said: RegExp, means: string][] = [
+  [/wrong version number|packet length too long/, 'it speaks no TLS: hosts have a port of their own'],
+  [
+    /self-signed certificate|unable to (verify|get)|signature failure|unsuitable certificate purpose|Altnames/,
+    'it is not a control plane that this host has joined',
+  ],
+];
+
 /** graphql-ws hands over whatever ended the socket: a close event, an error event or an error. */
-function toLost(cause: unknown): ConnectionLost {
+export function toLost(cause: unknown): ConnectionLost {
   const { code, reason, message } = cause as { code?: unknown; reason?: unknown; message?: unknown };
   if (typeof code === 'number') return new ConnectionLost(`closed with ${code} ${reason || ''}`.trim(), code);
-  return new ConnectionLost(String(message ?? cause));
+  const said = String(message ?? cause);
+  const means = TLS_TROUBLE.find(([pattern]) => pattern.test(said))?.[1];
+  return new ConnectionLost(means ? `${means} (${said})` : said);
 }

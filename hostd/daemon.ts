@@ -1,10 +1,13 @@
 import { join } from 'node:path';
 import { type Logger, pino } from 'pino';
+import { Authorities } from './authority.ts';
 import { Dispatcher } from './commands/dispatch.ts';
 import { holdDataFolder } from './data-folder.ts';
 import type { FakeConfig } from './fake/config.ts';
+import type { GivenUp } from './given-up.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { IdentityStore } from './identity.ts';
+import { type JoinToken, parseJoinToken } from './join-token.ts';
 import { FileJournal, type Journal, MemoryJournal } from './journal.ts';
 import { LINK_TIMING, Link, type LinkTiming } from './link.ts';
 import { Slots } from './slots.ts';
@@ -12,11 +15,11 @@ import { Slots } from './slots.ts';
 export type HypervisorChoice = 'auto' | 'kvm' | 'tcg' | 'fake';
 
 export interface HostdOptions {
-  /** Control planes: http, https, ws or wss; `/hostd` is added to an address without a path. At least one. */
+  /** Control planes, at their ports for hosts: https or wss; `/hostd` is added to an address without a path. At least one. */
   urls: readonly string[];
   /** Name to register with; of several hosts, the first part of each name. */
   name: string;
-  /** Needed until the host is registered. */
+  /** Needed until the host is registered, and again when its certificate is not accepted any more. */
   joinToken?: string | undefined;
   /** Folder of this daemon's own; absent: it remembers nothing. */
   dataPath?: string | undefined;
@@ -66,7 +69,7 @@ export class Hostd {
 
   /** In order of position; only those that are registered. */
   get hostIds(): string[] {
-    return this.#hosts.flatMap(({ position }) => this.#identities.get(position)?.hostId ?? []);
+    return this.#hosts.flatMap(({ position }) => this.#identities.get(position).identity?.hostId ?? []);
   }
 
   get hypervisors(): Hypervisor[] {
@@ -84,11 +87,17 @@ export class Hostd {
   }
 
   /**
-   * Returns once every host has a session. Rejects when the daemon is closed first, and with the first
-   * `JoinTokenRefused`: one token is that of all hosts. It has still to be closed then.
+   * Returns once every host has a session. Rejects when the daemon is closed first, and with the first `GivenUp`. It has
+   * still to be closed then.
    */
   async linked(): Promise<void> {
     await Promise.all(this.#hosts.map(({ link }) => link.linked));
+  }
+
+  /** Resolves, with why, once none of its hosts will have a link any more. */
+  async givenUp(): Promise<GivenUp> {
+    const [why] = await Promise.all(this.#hosts.map(({ link }) => link.givenUp));
+    return why!;
   }
 
   /** Ends the links in order and interrupts commands; VMs are left alone. */
@@ -122,8 +131,9 @@ export class Hostd {
  * `HostdOptionsError`, `DataFolderInUse`, `JournalError`, and what the hypervisor's start throws.
  */
 export async function startHostd(options: HostdOptions): Promise<Hostd> {
-  const { name, dataPath, joinToken = null, count = 1, log = pino({ level: 'silent' }) } = options;
+  const { name, dataPath, count = 1, log = pino({ level: 'silent' }) } = options;
   const urls = options.urls.map(toLinkUrl);
+  const joinToken = options.joinToken === undefined ? null : toJoinToken(options.joinToken);
   if (urls.length === 0) throw new HostdOptionsError('no control plane to link to');
   if (!Number.isSafeInteger(count) || count < 1) throw new HostdOptionsError('there must be at least one host');
   if (count > 1 && (options.hypervisor ?? 'auto') !== 'fake' && typeof options.hypervisor !== 'function') {
@@ -134,10 +144,11 @@ export async function startHostd(options: HostdOptions): Promise<Hostd> {
   try {
     const identities = await IdentityStore.open(dataPath === undefined ? null : join(dataPath, 'identity.json'));
     const positions = Array.from({ length: count }, (_, position) => position);
-    if (joinToken === null && positions.some((position) => identities.get(position) === null)) {
+    if (joinToken === null && positions.some((position) => identities.get(position).identity === null)) {
       throw new HostdOptionsError('this host is not registered yet: give it a join token');
     }
     const makeHypervisor = await hypervisorMaker(options, count, log);
+    const authorities = new Authorities();
     const handshakes = new Slots(HANDSHAKES_AT_ONCE);
     const start = (position: number): Promise<Host> =>
       startHost({
@@ -149,9 +160,10 @@ export async function startHostd(options: HostdOptions): Promise<Hostd> {
           urls,
           name: count === 1 ? name : `${name}-${String(position + 1).padStart(4, '0')}`,
           joinToken,
-          identity: {
+          authorities,
+          store: {
             get: () => identities.get(position),
-            put: (identity) => identities.put(position, identity),
+            put: (kept) => identities.put(position, kept),
           },
           handshakes,
           timing: { ...LINK_TIMING, ...options.timing },
@@ -171,7 +183,7 @@ async function startHost(parts: {
   journal: () => Promise<Journal>;
   link: Pick<
     ConstructorParameters<typeof Link>[0],
-    'urls' | 'name' | 'joinToken' | 'identity' | 'handshakes' | 'timing'
+    'urls' | 'name' | 'joinToken' | 'authorities' | 'store' | 'handshakes' | 'timing'
   >;
 }): Promise<Host> {
   const { position, log, hypervisor } = parts;
@@ -232,8 +244,17 @@ async function hypervisorMaker(
 /** Throws `HostdOptionsError`. */
 function toLinkUrl(text: string): string {
   const url = URL.parse(text);
-  const protocol = url && { 'http:': 'ws:', 'https:': 'wss:', 'ws:': 'ws:', 'wss:': 'wss:' }[url.protocol];
-  if (!url || !protocol) throw new HostdOptionsError(`${text} is no address of a control plane (http, https, ws, wss)`);
+  if (url?.protocol !== 'https:' && url?.protocol !== 'wss:')
+    throw new HostdOptionsError(
+      `${text} is no address for hosts of a control plane: https://… with its port for hosts`,
+    );
   const path = url.pathname === '/' ? '/hostd' : url.pathname;
-  return `${protocol}//${url.host}${path}`;
+  return `wss://${url.host}${path}`;
+}
+
+/** Throws `HostdOptionsError`. */
+function toJoinToken(text: string): JoinToken {
+  const token = parseJoinToken(text);
+  if (!token) throw new HostdOptionsError('this is no join token: take the whole of what createHostJoinToken tells');
+  return token;
 }

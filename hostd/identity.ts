@@ -1,50 +1,84 @@
+import { X509Certificate } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-/** What a host is to the control plane, from registration on. */
+/** What a host is to the control plane, from registration on. All but the id is PEM. */
 export interface Identity {
   hostId: string;
-  credential: string;
+  key: string;
+  certificate: string;
+  /** Of whoever issued the certificate, and issues those of control planes. */
+  authority: string;
+  /** Name of the join token that it joined with. */
+  joinedBy: string;
 }
 
-/** The identities of this process's hosts, by position; written to one file, or kept in memory alone. */
+/** A key that a certificate was asked for, or will be: asked again, it must be with the same. */
+export interface NextKey {
+  key: string;
+  /** Name of the join token, or fingerprint of the certificate that is to be followed. */
+  purpose: string;
+}
+
+/** What one host keeps. */
+export interface Kept {
+  identity: Identity | null;
+  next: NextKey | null;
+}
+
+export const NOTHING_KEPT: Kept = { identity: null, next: null };
+
+/** When a certificate begins and ends, and what it is known by. */
+export function certificateFacts(certificate: string): { notBefore: number; notAfter: number; fingerprint: string } {
+  const { validFromDate, validToDate, fingerprint256 } = new X509Certificate(certificate);
+  return { notBefore: validFromDate.getTime(), notAfter: validToDate.getTime(), fingerprint: fingerprint256 };
+}
+
+/** What this process's hosts keep, by position; written to one file, or held in memory alone. */
 export class IdentityStore {
   readonly path: string | null;
-  readonly #identities: (Identity | null)[];
+  readonly #kept: (Kept | null)[];
   #saving: Promise<void> = Promise.resolve();
   #dirty = false;
 
-  private constructor(path: string | null, identities: (Identity | null)[]) {
+  private constructor(path: string | null, kept: (Kept | null)[]) {
     this.path = path;
-    this.#identities = identities;
+    this.#kept = kept;
   }
 
   /** Throws what `readFile` and `JSON.parse` throw; a file that isn't there is an empty store. */
   static async open(path: string | null): Promise<IdentityStore> {
     if (path === null) return new IdentityStore(null, []);
     try {
-      const { hosts } = JSON.parse(await readFile(path, 'utf8')) as { hosts: (Identity | null)[] };
-      return new IdentityStore(path, hosts);
+      const { hosts } = JSON.parse(await readFile(path, 'utf8')) as { hosts: (Kept | { credential: string } | null)[] };
+      // A credential of a version before certificates: nobody takes it any more.
+      return new IdentityStore(
+        path,
+        hosts.map((kept) => (kept && 'credential' in kept ? null : kept)),
+      );
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       return new IdentityStore(path, []);
     }
   }
 
-  get(position: number): Identity | null {
-    return this.#identities[position] ?? null;
+  get(position: number): Kept {
+    return this.#kept[position] ?? NOTHING_KEPT;
   }
 
-  /** Returns once it is durable: a credential is shown only once. Many at the same time share one write. */
-  async put(position: number, identity: Identity): Promise<void> {
-    this.#identities[position] = identity;
+  /**
+   * Returns once it is durable: a key that is lost takes its certificate with it. The file is replaced as a whole, so a
+   * crash leaves what was before or what is now. Many at the same time share one write.
+   */
+  async put(position: number, kept: Kept): Promise<void> {
+    this.#kept[position] = kept;
     if (this.path === null) return;
     const path = this.path;
     if (!this.#dirty) {
       this.#dirty = true;
       const write = (): Promise<void> => {
         this.#dirty = false;
-        return writeSecret(path, `${JSON.stringify({ hosts: this.#identities.map((one) => one ?? null) })}\n`);
+        return writeSecret(path, `${JSON.stringify({ hosts: this.#kept.map((one) => one ?? null) })}\n`);
       };
       this.#saving = this.#saving.then(write, write);
     }

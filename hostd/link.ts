@@ -2,17 +2,10 @@ import type { Logger } from 'pino';
 import { type Backoff, fullJitter, pause } from './backoff.ts';
 import { type Connection, ConnectionLost, connect, RequestFailed } from './connection.ts';
 import type { Command, CommandReportInput, ProgressInput, Session, VmObservationInput } from './generated/protocol.ts';
+import { GivenUp } from './given-up.ts';
 import type { HostFacts, Hypervisor, VmObservation } from './hypervisor.ts';
-import type { Identity } from './identity.ts';
-import {
-  OPEN_SESSION,
-  type OpenSessionAnswer,
-  REGISTER,
-  type RegisterAnswer,
-  type RegisterVariables,
-  SEND_SERIAL,
-  type SendSerialAnswer,
-} from './operations.ts';
+import { Membership, type MembershipOptions } from './membership.ts';
+import { OPEN_SESSION, type OpenSessionAnswer, SEND_SERIAL, type SendSerialAnswer } from './operations.ts';
 import { Outbox } from './outbox.ts';
 import { ProgressFeed } from './progress-feed.ts';
 import { holdSession, SessionEnded } from './session.ts';
@@ -38,8 +31,9 @@ export interface LinkOptions {
   /** WebSocket addresses of control planes; each failed attempt goes on to the next. */
   urls: readonly string[];
   name: string;
-  joinToken: string | null;
-  identity: { get(): Identity | null; put(identity: Identity): Promise<void> };
+  joinToken: MembershipOptions['joinToken'];
+  authorities: MembershipOptions['authorities'];
+  store: MembershipOptions['store'];
   hypervisor: Hypervisor;
   /** Highest epoch that this host has accepted for the VM. */
   epochOf: (vmId: string) => number;
@@ -55,11 +49,6 @@ export interface LinkHandlers {
   lost(): void;
 }
 
-/** A join token that the control plane does not know, or no more: asking again would be answered alike. */
-export class JoinTokenRefused extends Error {
-  override readonly name = 'JoinTokenRefused';
-}
-
 /**
  * One host's line to the control plane: dials out, registers once, and holds a session for as long as it is wanted.
  * Reports wait here for a link, progress doesn't.
@@ -72,6 +61,8 @@ export class Link {
   readonly #vms = new Outbox<VmObservationInput>(({ vmId }) => vmId);
   readonly #progress = new ProgressFeed();
   readonly #usage: UsageMeter;
+  readonly #membership: Membership;
+  readonly #givenUp = Promise.withResolvers<GivenUp>();
   #connection: Connection | null = null;
   #linked = Promise.withResolvers<void>();
   #running: Promise<void> | null = null;
@@ -84,11 +75,17 @@ export class Link {
     this.#usage = new UsageMeter(options.hypervisor, options.log);
     // Nobody need wait for the link; a rejection at the end is told to those who do.
     this.#linked.promise.catch(() => undefined);
+    this.#membership = new Membership({ ...options, signal: this.#stopping.signal });
+  }
+
+  /** Resolves, with why, when the link tries no more. */
+  get givenUp(): Promise<GivenUp> {
+    return this.#givenUp.promise;
   }
 
   /**
-   * Resolves while there is a session, or when there is one. Rejects once the link is closed, and with
-   * `JoinTokenRefused`, after which it tries no more.
+   * Resolves while there is a session, or when there is one. Rejects once the link is closed, and with `GivenUp`, after
+   * which it tries no more.
    */
   get linked(): Promise<void> {
     return this.#linked.promise;
@@ -150,7 +147,8 @@ export class Link {
       } catch (error) {
         if (signal.aborted) return;
         this.#tell(url, error);
-        if (error instanceof JoinTokenRefused) return this.#linked.reject(error);
+        if (error instanceof GivenUp) return this.#giveUp(error);
+        if (isRefusal(error)) this.#membership.refused(error.message);
       }
       this.#target++;
       await pause(fullJitter(this.#attempt++, timing.backoff), signal);
@@ -159,10 +157,8 @@ export class Link {
 
   #tell(url: string, error: unknown): void {
     const { message } = error as Error;
-    if (error instanceof ConnectionLost && (error.closeCode === 4403 || error.closeCode === 4401)) {
-      this.#log.error({ url, reason: message }, 'the control plane refuses this host: register it anew');
-    } else if (error instanceof JoinTokenRefused) {
-      this.#log.error({ url, reason: message }, 'the control plane refuses the join token');
+    if (error instanceof GivenUp) {
+      this.#log.error({ url, kind: error.name, reason: message }, 'the link is given up: a person has to look');
     } else if (error instanceof ConnectionLost || error instanceof RequestFailed || error instanceof SessionEnded) {
       this.#log.warn({ url, reason: message, attempt: this.#attempt }, 'no session');
     } else {
@@ -170,12 +166,18 @@ export class Link {
     }
   }
 
-  /** Never returns: throws what ended the session. */
-  async #session(url: string, handlers: LinkHandlers): Promise<never> {
+  #giveUp(error: GivenUp): void {
+    this.#linked.reject(error);
+    this.#givenUp.resolve(error);
+  }
+
+  /** Throws what ended the session; returns when it is to be followed by one with a newer certificate. */
+  async #session(url: string, handlers: LinkHandlers): Promise<void> {
     const { connection, session } = await this.#open(url);
     this.#connection = connection;
+    const ended = new AbortController();
     try {
-      return await holdSession(connection, session, {
+      const held = holdSession(connection, session, {
         reports: this.#reports,
         vms: this.#vms,
         progress: this.#progress,
@@ -189,7 +191,9 @@ export class Link {
           this.#attempt = 0;
         },
       });
+      await Promise.race([held, this.#membership.renew(connection, ended.signal)]);
     } finally {
+      ended.abort();
       this.#connection = null;
       connection.close();
       if (!this.#stopping.signal.aborted) {
@@ -203,9 +207,10 @@ export class Link {
   async #open(url: string): Promise<{ connection: Connection; session: Session }> {
     const release = await this.#options.handshakes.take(this.#stopping.signal);
     try {
-      const { credential } = this.#options.identity.get() ?? (await this.#register(url));
+      const own = await this.#membership.identity(url);
       const facts = await this.#options.hypervisor.facts();
-      const connection = await this.#connect(url, credential);
+      const { signal } = this.#stopping;
+      const connection = await connect({ url, authority: own.authority, own, ...this.#options.timing, signal });
       try {
         const session = await this.#openSession(connection, facts);
         return { connection, session };
@@ -215,25 +220,6 @@ export class Link {
       }
     } finally {
       release();
-    }
-  }
-
-  #connect(url: string, credential: string | null): Promise<Connection> {
-    return connect({ url, credential, ...this.#options.timing, signal: this.#stopping.signal });
-  }
-
-  async #register(url: string): Promise<Identity> {
-    const { name, joinToken, identity } = this.#options;
-    if (joinToken === null) throw new Error('neither registered nor given a join token');
-    const connection = await this.#connect(url, null);
-    try {
-      const variables: RegisterVariables = { input: { name, joinToken } };
-      const { register } = await connection.request<RegisterAnswer>(REGISTER, variables).catch(asRefusal);
-      await identity.put(register);
-      this.#log.info({ hostId: register.hostId, name }, 'registered');
-      return register;
-    } finally {
-      connection.close();
     }
   }
 
@@ -258,8 +244,6 @@ export class Link {
   }
 }
 
-/** Throws what it is given; `JoinTokenRefused` in place of the one answer that will never be another. */
-function asRefusal(error: unknown): never {
-  const refused = error instanceof RequestFailed && error.codes.includes('UNAUTHENTICATED');
-  throw refused ? new JoinTokenRefused(error.message, { cause: error }) : error;
-}
+/** The certificate is refused, as far as one control plane can say. */
+const isRefusal = (error: unknown): error is ConnectionLost =>
+  error instanceof ConnectionLost && error.closeCode === 4403;

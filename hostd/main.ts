@@ -4,7 +4,7 @@ import { destination, levels, pino } from 'pino';
 import { ArgumentError, HELP, readArguments } from './arguments.ts';
 import { type Hostd, HostdOptionsError, startHostd } from './daemon.ts';
 import { DataFolderInUse } from './data-folder.ts';
-import { JoinTokenRefused } from './link.ts';
+import { CertificateRefused, GivenUp, JoinTokenRefused, WrongControlPlane } from './given-up.ts';
 import { BridgeError } from './network/taps.ts';
 
 const EXIT_WRONG_USE = 2;
@@ -26,7 +26,7 @@ async function main(): Promise<void> {
   try {
     await hostd.linked();
   } catch (error) {
-    if (error instanceof JoinTokenRefused) {
+    if (error instanceof GivenUp) {
       await hostd.close();
       throw error;
     }
@@ -35,6 +35,11 @@ async function main(): Promise<void> {
   }
   const { hypervisor } = await hostd.hypervisors[0]!.facts();
   process.stdout.write(`${JSON.stringify({ ready: true, hosts: hostd.hostIds.length, hypervisor })}\n`);
+  // Not awaited: a daemon that is told to end has nothing else to wait for.
+  void hostd.givenUp().then(async (why) => {
+    await hostd.close();
+    tell(why);
+  });
 }
 
 function endOnSignal(hostd: Hostd, log: pino.Logger): void {
@@ -56,14 +61,16 @@ const TOLD: [kind: new (...args: never[]) => Error, before: string, after: strin
   [BridgeError, '', 'hostd --help tells how.\n', EXIT_WRONG_USE],
   [DataFolderInUse, '', '', 1],
   [JoinTokenRefused, 'the join token was refused: ', '', 1],
+  [WrongControlPlane, '', '', 1],
+  [CertificateRefused, '', '', 1],
 ];
 
-try {
-  await main();
-} catch (error) {
+function tell(error: unknown): void {
   const told = TOLD.find(([kind]) => error instanceof kind);
   if (!told) throw error;
   const [, before, after, exitCode] = told;
   process.stderr.write(`hostd: ${before}${(error as Error).message}\n${after}`);
   process.exitCode = exitCode;
 }
+
+await main().catch(tell);

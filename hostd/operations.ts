@@ -1,12 +1,17 @@
-import type { Command, RegisterInput, Registration, Session } from './generated/protocol.ts';
+import type { Command, RegisterInput, Registration, Renewal, Session } from './generated/protocol.ts';
 
 /** Every operation that hostd sends, with the shape of its answer beside it. Contract: schema/hostd.graphql. */
 
 export const REGISTER = `mutation Register($input: RegisterInput!) {
-  register(input: $input) { hostId credential }
+  register(input: $input) { hostId certificate authority }
 }`;
 export type RegisterVariables = { input: RegisterInput };
 export type RegisterAnswer = { register: Registration };
+
+export const RENEW_CERTIFICATE = `mutation RenewCertificate($certificateRequest: String!) {
+  renewCertificate(certificateRequest: $certificateRequest) { certificate authority }
+}`;
+export type RenewCertificateAnswer = { renewCertificate: Renewal };
 
 export const OPEN_SESSION = `mutation OpenSession($input: OpenSessionInput!) {
   openSession(input: $input) { sessionId heartbeatMs hostId }

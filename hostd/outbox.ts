@@ -1,5 +1,5 @@
 import { type Backoff, fullJitter, pause } from './backoff.ts';
-import { ConnectionLost } from './connection.ts';
+import { ConnectionLost, RequestFailed } from './connection.ts';
 
 const MAX_BATCH = 200;
 const RETRY: Backoff = { minMs: 100, maxMs: 5_000 };
@@ -34,7 +34,8 @@ export class Outbox<Item> {
 
   /**
    * Sends until the signal is aborted or the connection lost; what isn't acknowledged stays for the next call. A batch
-   * that the server refuses is split, and a single refused item goes to the end: one bad item can't hold up the rest.
+   * that the server refuses is split, and a single refused item goes to the end, or is dropped when it is not ours to say:
+   * one bad item can't hold up the rest.
    *
    * @param send answers whether the server took the batch
    */
@@ -62,7 +63,7 @@ export class Outbox<Item> {
       } catch (error) {
         if (error instanceof ConnectionLost || signal.aborted) break;
         refused(error, batch);
-        if (batch.length === 1) this.#moveToEnd(batch[0]!);
+        if (batch.length === 1) this.#setAside(batch[0]!, error);
         limit = Math.max(1, Math.floor(batch.length / 2));
         await pause(fullJitter(failures++, RETRY), signal);
       }
@@ -73,6 +74,12 @@ export class Outbox<Item> {
   #drop(item: Item): void {
     const key = this.#key(item);
     if (this.#items.get(key) === item) this.#items.delete(key);
+  }
+
+  /** What is not ours to say will never be taken; anything else may be, later. */
+  #setAside(item: Item, error: unknown): void {
+    if (error instanceof RequestFailed && error.codes.includes('FORBIDDEN')) this.#drop(item);
+    else this.#moveToEnd(item);
   }
 
   #moveToEnd(item: Item): void {

@@ -46,7 +46,9 @@ export class LocalStack {
 
     const databaseUrl = await this.#startDatabase();
     const env = { ...process.env, DATABASE_URL: databaseUrl, VIRTGRAPH_DATA: dataFolder };
-    await this.#startService('control', ['src/main.ts', '--host', ADDRESS, '--port', String(port)], env);
+    // The host is on this machine and is told the port: any that is free will do.
+    const listening = ['--host', ADDRESS, '--port', String(port), '--hosts-port', '0'];
+    const control = await this.#startService('control', ['src/main.ts', ...listening], env);
     say('control plane', this.url);
 
     this.adminToken = (await readFile(this.adminTokenPath, 'utf8')).trim();
@@ -56,7 +58,7 @@ export class LocalStack {
     const hostArgs = [
       'hostd/main.ts',
       '--url',
-      this.url,
+      String(control.ready['hostsUrl']),
       '--name',
       'host-1',
       ...(await this.#joinArgs(estate.joinToken)),

@@ -15,11 +15,14 @@ import { toGraphQLError } from './graphql/errors.ts';
 import { PUBLIC_FIELDS } from './graphql/public-fields.ts';
 import { schema } from './graphql/schema.ts';
 import { Watch } from './graphql/watch.ts';
+import { hostdContext } from './hostd-api/caller.ts';
+import type { HostdParts } from './hostd-api/context.ts';
 import { hostdSchema } from './hostd-api/schema.ts';
-import { secretHash } from './hosts/sessions.ts';
-import { type HttpServer, startHttp } from './http/server.ts';
+import { secretHash } from './hosts/identities.ts';
+import { type HttpServer, type Program, startHttp } from './http/server.ts';
 import { auditCounters } from './loops/audit.ts';
 import { sealAudit } from './loops/audit-seal.ts';
+import { warnOfExpiry } from './loops/certificate-expiry.ts';
 import { Loops } from './loops/every.ts';
 import { Liveness } from './loops/liveness.ts';
 import { Retention } from './loops/retention.ts';
@@ -32,6 +35,10 @@ export interface ControlOptions {
   host: string;
   /** 0: any that is free. */
   port: number;
+  /** Where hosts are listened to, by TLS; default: the same address, and any port that is free. */
+  hosts?: { host?: string; port: number };
+  /** How long a host's certificate holds. */
+  hostCertificateMs?: number;
   /** Where the root admin's token is kept; made at the first start. */
   adminTokenPath: string;
   /** Where the key of sealed secrets is kept, made at the first start; default: beside the admin token. */
@@ -74,6 +81,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     egressAllow: options.egressAllow ?? '',
     log,
     ...(options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs }),
+    ...(options.hostCertificateMs === undefined ? {} : { hostCertificateMs: options.hostCertificateMs }),
   });
   const migrations = await migrate(core.patientDb);
   if (migrations.length > 0) log.info({ migrations }, 'database migrated');
@@ -86,6 +94,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   measure(core, metrics);
   const watch = new Watch({ db: core.db, feed: core.feed, agent: core.agent, log });
   const actorOf = authenticator(core);
+  const certificate = await core.authority.issueToControlPlane();
   const http = await startHttp({
     host: options.host,
     port: options.port,
@@ -97,7 +106,6 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     used: (actor) => actor.kind === 'user' && core.credentialUse.used(actor.credential),
     publicFields: PUBLIC_FIELDS,
     programs: [
-      { path: '/hostd', schema: hostdSchema, contextFor: (parameters) => hostdContext(core, parameters, log) },
       {
         path: '/peer',
         schema: peerSchema,
@@ -114,6 +122,13 @@ export async function startControl(options: ControlOptions): Promise<Control> {
       },
     ],
     finishSignIn: (query, pending, via) => finishOidcSignIn(core.opsContext, query, pending, via),
+    secure: {
+      host: options.hosts?.host ?? options.host,
+      port: options.hosts?.port ?? 0,
+      certificate,
+      authority: core.authority.certificate,
+      programs: [hostdProgram(core, log)],
+    },
     ready: () => notReady(core),
     log,
     metrics,
@@ -139,6 +154,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   });
   await liveness.renew();
   const loops = startLoops(core, liveness, options);
+  loops.every('control-certificate', HOUR, renewing(core, http, certificate.renewAt));
   return {
     core,
     http,
@@ -167,13 +183,17 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   loops.every('claim', 500, () => core.engine.claimDue());
   loops.every('lease', 3_000, () => liveness.renew());
   loops.every('links', 5_000, () => liveness.sweep());
-  loops.every('heartbeats', 2_000, async () => core.sessions.expire());
+  loops.every('heartbeats', 2_000, async () => {
+    core.sessions.expire();
+    core.connections.sweep((hostId) => core.inventory.get('host', hostId)?.certificate_floor);
+  });
   loops.every('inventory', 30_000, () => core.inventory.load());
   loops.every('reconcile', 30_000, () => core.reconciler.settle(null));
   loops.every('usage', 15_000, () => core.usage.flush());
   loops.every('credential use', 15_000, () => core.credentialUse.flush());
   loops.every('retention', 60_000, () => retention.round());
   loops.every('audit-seal', 5_000, () => sealAudit({ db: core.db, writer: core.writer, log }, MINUTE));
+  loops.every('certificate-expiry', 10 * MINUTE, () => warnOfExpiry(core.db, core.writer));
   loops.every('audit', HOUR, async () => {
     const drift = await auditCounters(core.patientDb);
     if (drift.length > 0) log.error({ drift }, 'counters differ from what they count');
@@ -224,12 +244,26 @@ function peerContext(core: Core, parameters: Record<string, unknown>, secret: st
   return { agent: core.linkedAgent };
 }
 
-async function hostdContext(core: Core, parameters: Record<string, unknown>, log: Logger): Promise<object> {
-  const { sessions, links, linkedAgent: agent, observations, progress, engine } = core;
-  const credential = bearerOf(parameters);
-  const host = credential === null ? null : await sessions.authenticate(credential);
-  if (credential !== null && !host) throw unknownCaller();
-  return { host, sessions, links, agent, observations, progress, answer: engine.answer.bind(engine), log };
+function hostdProgram(core: Core, log: Logger): Program {
+  const { connections, engine, linkedAgent: agent } = core;
+  const answer: HostdParts['answer'] = (...told) => engine.answer(...told);
+  const parts: HostdParts = { ...core, agent, answer, log };
+  return {
+    path: '/hostd',
+    schema: hostdSchema,
+    contextFor: (_parameters, request, socket) => hostdContext(parts, connections, request, socket),
+  };
+}
+
+/** A round that issues this control plane's own certificate anew, long before it ends. */
+function renewing(core: Core, http: HttpServer, first: Date): () => Promise<void> {
+  let renewAt = first;
+  return async () => {
+    if (Date.now() < renewAt.getTime()) return;
+    const certificate = await core.authority.issueToControlPlane();
+    http.secure?.useCertificate(certificate);
+    ({ renewAt } = certificate);
+  };
 }
 
 const unknownCaller = (): VirtgraphError =>

@@ -13,10 +13,15 @@ import type { Database } from './db/tables.ts';
 import { Writer } from './db/writer.ts';
 import { Egress } from './egress/egress.ts';
 import { LinkedHostAgent } from './hosts/agent.ts';
+import { HostAuthority } from './hosts/authority.ts';
+import { CommandOwners } from './hosts/command-owners.ts';
+import { HostConnections } from './hosts/connections.ts';
+import { HostIdentities } from './hosts/identities.ts';
 import { HostLinks } from './hosts/links.ts';
 import { Observations } from './hosts/observations.ts';
 import { PeerHostAgent } from './hosts/peer-agent.ts';
 import { ProgressBoard } from './hosts/progress.ts';
+import { HostRefusals, ofOthers } from './hosts/refusals.ts';
 import { HostSessions } from './hosts/sessions.ts';
 import { UsageBoard } from './hosts/usage.ts';
 import { Engine } from './jobs/engine.ts';
@@ -34,6 +39,8 @@ export interface CoreOptions {
   egressAllow?: string;
   log: Logger;
   heartbeatMs?: number;
+  /** How long a host's certificate holds. */
+  hostCertificateMs?: number;
   /** Connections for everything but the writer, which has its own. */
   readConnections?: number;
 }
@@ -60,10 +67,16 @@ export interface Core {
   usage: UsageBoard;
   credentialUse: CredentialUse;
   sessions: HostSessions;
+  authority: HostAuthority;
+  identities: HostIdentities;
+  refusals: HostRefusals;
+  commandOwners: CommandOwners;
+  /** What hosts have open here. */
+  connections: HostConnections;
   reconciler: Reconciler;
   opsContext: OpsContext;
   ops: Ops;
-  /** Reads the inventory and begins to follow the feed. */
+  /** Reads the inventory, opens the authority, and begins to follow the feed. */
   start(): Promise<void>;
   close(): Promise<void>;
 }
@@ -71,14 +84,16 @@ export interface Core {
 const WRITER_CONNECTIONS = 2;
 
 /** Wires the parts; nothing runs by itself before `start`. */
-export function createCore({
-  databaseUrl,
-  sealingKey,
-  egressAllow = '',
-  log,
-  heartbeatMs,
-  readConnections = 8,
-}: CoreOptions): Core {
+export function createCore(options: CoreOptions): Core {
+  const {
+    databaseUrl,
+    sealingKey,
+    egressAllow = '',
+    log,
+    heartbeatMs,
+    hostCertificateMs,
+    readConnections = 8,
+  } = options;
   const processId = randomUUID();
   const sealer = new Sealer(sealingKey);
   const pools: Pool[] = [
@@ -136,15 +151,24 @@ export function createCore({
     log,
     changed: (vmIds) => void reconciler.settle(vmIds).catch(logged('VMs could not be settled; the sweep will')),
   });
-  const usage = new UsageBoard(db);
+  const refusals = new HostRefusals({ writer, log });
+  const usage = new UsageBoard(db, (hostId, vmIds) => refusals.message({ id: hostId }, 'heartbeat', ofOthers(vmIds)));
+  const authority = new HostAuthority({
+    db,
+    writer,
+    sealer,
+    ...(hostCertificateMs === undefined ? {} : { hostLifeMs: hostCertificateMs }),
+  });
+  const identities = new HostIdentities({ db, writer, ids, inventory, authority, refusals });
+  const connections = new HostConnections();
   const sessions = new HostSessions({
     db,
     writer,
-    ids,
     inventory,
     links,
     observations,
     usage,
+    refusals,
     processId,
     log,
     ...(heartbeatMs === undefined ? {} : { heartbeatMs }),
@@ -155,6 +179,7 @@ export function createCore({
     ids,
     inventory,
     sealer,
+    authority,
     egress: new Egress(egressAllow),
     site: { publicUrl: '' },
     passwords: new PasswordHasher(),
@@ -170,16 +195,21 @@ export function createCore({
     const hosts = changes.filter((c) => c.kind === 'command').map((c) => c.id);
     if (hosts.length > 0)
       void links.sendOpen(hosts).catch(logged('open commands could not be read; they are asked for again'));
-    const changedHosts = changes.filter((c) => c.kind === 'host' && links.has(c.id)).map((c) => c.id);
-    if (changedHosts.length > 0) void cutDeleted(changedHosts);
+    const changedHosts = changes.filter((c) => c.kind === 'host' && connections.has(c.id)).map((c) => c.id);
+    if (changedHosts.length > 0) void endUnaccepted(changedHosts);
     // Guards of jobs that others have moved would refuse what is remembered here: it is read anew.
     if (from === 'others') engine.forget(changes);
   });
 
-  /** A host that was deleted has no credential any more; its link must not outlive it. */
-  async function cutDeleted(hostIds: number[]): Promise<void> {
+  /** A host that was deleted, or whose certificate was revoked, is not spoken with any more. */
+  async function endUnaccepted(hostIds: number[]): Promise<void> {
     await inventory.refresh();
-    for (const id of hostIds) if (!inventory.get('host', id) && inventory.isFresh) links.cut(id);
+    for (const id of hostIds) {
+      const host = inventory.get('host', id);
+      // A floor only rises, so what is read may be old but is never wrong; that there is no host may be.
+      if (host) connections.accept(id, host.certificate_floor);
+      else if (inventory.isFresh) connections.accept(id, null);
+    }
   }
 
   return {
@@ -199,12 +229,18 @@ export function createCore({
     usage,
     credentialUse: new CredentialUse(db),
     sessions,
+    authority,
+    identities,
+    refusals,
+    commandOwners: new CommandOwners(db),
+    connections,
     reconciler,
     opsContext,
     ops: bindOps(opsContext),
     async start() {
       await feed.start();
       await inventory.load();
+      await authority.open();
     },
     async close() {
       await agent.close();

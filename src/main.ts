@@ -10,11 +10,13 @@ import { allowedProblem } from './egress/egress.ts';
 import { trustedProxies } from './http/address.ts';
 
 /** The composition root of the control plane, and the only reader of its environment and command line. */
-const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--origin URL …] [--advertise URL]
-                              [--public-url URL]
+const HELP = `Usage: npm run control -- [--port 4000] [--host 127.0.0.1] [--hosts-port 4001] [--origin URL …]
+                              [--advertise URL] [--public-url URL]
 
   --port       port to listen on (default 4000; 0: any that is free)
   --host       address to listen on (default 127.0.0.1)
+  --hosts-port port for host daemons, by TLS (default: the one after --port; 0: any that is free)
+  --hosts-host address for host daemons to come to (default: that of --host)
   --origin     a web origin that may ask beside our own; may be repeated
   --advertise  URL at which other control planes reach this one (default: where it listens)
   --public-url URL at which browsers reach it, where OpenID providers send people back to (default: where it listens)
@@ -44,6 +46,8 @@ function readArguments() {
       options: {
         port: { type: 'string', default: '4000' },
         host: { type: 'string', default: '127.0.0.1' },
+        'hosts-port': { type: 'string' },
+        'hosts-host': { type: 'string' },
         origin: { type: 'string', multiple: true, default: [] },
         advertise: { type: 'string' },
         'public-url': { type: 'string' },
@@ -66,9 +70,13 @@ if (values.help) {
   process.stdout.write(HELP);
   process.exit(0);
 }
-const port = Number(values.port);
-if (!Number.isInteger(port) || port < 0 || port > 65_535)
-  fail(`--port takes a number up to 65535, not ${values.port}.`);
+function portOf(option: string, text: string): number {
+  const port = Number(text);
+  if (Number.isInteger(port) && port >= 0 && port <= 65_535) return port;
+  return fail(`${option} takes a number up to 65535, not ${text}.`);
+}
+const port = portOf('--port', values.port);
+const hostsPort = portOf('--hosts-port', values['hosts-port'] ?? String(port === 0 ? 0 : port + 1));
 const {
   DATABASE_URL: databaseUrl,
   VIRTGRAPH_DATA = '.virtgraph',
@@ -106,6 +114,7 @@ const control = await startControl({
   databaseUrl,
   host: values.host,
   port,
+  hosts: { host: values['hosts-host'] ?? values.host, port: hostsPort },
   adminTokenPath: join(dataPath, 'admin-token'),
   sealingKeyPath: resolve(VIRTGRAPH_SEALING_KEY_FILE ?? join(dataPath, 'sealing-key')),
   log,
@@ -136,5 +145,5 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 // Last: who reads it may send a signal at once.
-process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url })}\n`);
+process.stdout.write(`${JSON.stringify({ ready: true, url: control.http.url, hostsUrl: control.http.secure?.url })}\n`);
 releaseStartMemory();

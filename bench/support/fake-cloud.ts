@@ -24,7 +24,8 @@ export async function startFakeCloud(
 ): Promise<FakeCloud> {
   const world = await insertWorld(stage.db, { hosts: 0 });
   await stage.db.updateTable('primary_storage').set({ bytes_cap: STORAGE_BYTES }).execute();
-  const control = await stage.startControl(options);
+  const { clients = 1, ...rest } = options;
+  const control = await stage.startControl(rest);
   const { token } = await control.api.mutate<{ token: string }>(
     'createHostJoinToken',
     { clusterId: encodeId('cluster', world.cluster.uid), maxHosts: options.hosts },
@@ -34,6 +35,8 @@ export async function startFakeCloud(
     ...['--name', 'fake', '--hypervisor', 'fake', '--count', String(options.hosts)],
     ...['--fake', JSON.stringify({ facts: HOST_FACTS })],
   ]);
+  // Only now: the server closes a connection on which nothing was asked for ten seconds, and many hosts take longer.
+  if (clients > 1) control.api = await stage.openApi(control, clients);
   const up = await stage.db
     .selectFrom('host')
     .select(sql<number>`count(*)`.as('count'))

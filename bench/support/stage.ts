@@ -18,6 +18,8 @@ export interface StageOptions {
 export interface ControlPlane {
   program: Program;
   url: string;
+  /** Where host daemons come to. */
+  hostsUrl: string;
   token: string;
   api: ApiClient;
 }
@@ -71,7 +73,15 @@ export class Stage {
   }
 
   /** The whole control plane, as it is shipped. `port` 0: any that is free. */
-  async startControl({ port = 0, clients = 1 }: { port?: number; clients?: number } = {}): Promise<ControlPlane> {
+  async startControl({
+    port = 0,
+    hostsPort = 0,
+    clients = 1,
+  }: {
+    port?: number;
+    hostsPort?: number;
+    clients?: number;
+  } = {}): Promise<ControlPlane> {
     const { profilePath } = this.#options;
     const data = join(this.folder, 'control');
     await mkdir(data, { recursive: true });
@@ -79,21 +89,27 @@ export class Stage {
       'control',
       [
         ...(profilePath === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profilePath}`]),
-        ...['src/main.ts', '--port', String(port)],
+        ...['src/main.ts', '--port', String(port), '--hosts-port', String(hostsPort)],
       ],
       { VIRTGRAPH_DATA: data },
     );
     const url = String(program.ready['url']);
+    const hostsUrl = String(program.ready['hostsUrl']);
     const token = (await readFile(join(data, 'admin-token'), 'utf8')).trim();
+    return { program, url, hostsUrl, token, api: await this.openApi({ url, token }, clients) };
+  }
+
+  /** The public API over so many connections. */
+  async openApi({ url, token }: Pick<ControlPlane, 'url' | 'token'>, clients: number): Promise<ApiClient> {
     const api = await ApiClient.open(url, token, clients);
     this.defer(() => api.close());
-    return { program, url, token, api };
+    return api;
   }
 
   /** Host daemons that are linked. What follows `hostd/main.ts` is `args`. */
   startHostd(control: ControlPlane, joinToken: string, args: readonly string[]): Promise<Program> {
     const data = join(this.folder, 'hostd');
-    return this.startProgram('hostd', ['hostd/main.ts', '--url', control.url, '--token', joinToken, ...args], {
+    return this.startProgram('hostd', ['hostd/main.ts', '--url', control.hostsUrl, '--token', joinToken, ...args], {
       VIRTGRAPH_DATA: data,
     });
   }

@@ -176,15 +176,19 @@ export type ProgressInput = {
 };
 
 export type RegisterInput = {
-  /** A token of `createHostJoinToken`. */
+  /** PKCS #10 in PEM, signed by an ECDSA key on P-256 that this host has made and keeps. Nothing but the key is taken from it. */
+  readonly certificateRequest: Scalars['String']['input'];
+  /** The secret of a token of `createHostJoinToken`: what stands before its dot. */
   readonly joinToken: Scalars['String']['input'];
   /** Unique inside its cluster; by default the machine's name. */
   readonly name: Scalars['String']['input'];
 };
 
 export type Registration = {
-  /** Secret that this host authenticates with from now on. Shown once. */
-  readonly credential: Scalars['String']['output'];
+  /** The certificate, in PEM, of the authority that has issued it, and every control plane its own. */
+  readonly authority: Scalars['String']['output'];
+  /** What this host shows from now on, in PEM. */
+  readonly certificate: Scalars['String']['output'];
   readonly hostId: Scalars['ID']['output'];
 };
 
@@ -197,6 +201,13 @@ export type RemoveVmCommand = {
   /** The host may give up after this many milliseconds and answers TIMEOUT. */
   readonly timeoutMs: Scalars['Int']['output'];
   readonly vmId: Scalars['ID']['output'];
+};
+
+export type Renewal = {
+  /** The certificate of the authority, in PEM. */
+  readonly authority: Scalars['String']['output'];
+  /** What this host may show from now on, in PEM. */
+  readonly certificate: Scalars['String']['output'];
 };
 
 /** A picture of the VM's screen: PNG, in base64. Not journalled. */

@@ -37,11 +37,12 @@ async function readMigrations(): Promise<Record<string, Migration>> {
   return Object.fromEntries(entries);
 }
 
-/** A column or key that an interrupted run has made already: MySQL's ALTER TABLE knows no IF NOT EXISTS. */
+/** A column or key that an interrupted run has made or dropped already: MySQL's ALTER TABLE knows no IF EXISTS. */
 function refuseUnlessDone(error: unknown): void {
-  const code = codeOf(error);
-  if (code !== 'ER_DUP_FIELDNAME' && code !== 'ER_DUP_KEYNAME') throw error;
+  if (!DONE_ALREADY.includes(codeOf(error))) throw error;
 }
+
+const DONE_ALREADY = ['ER_DUP_FIELDNAME', 'ER_DUP_KEYNAME', 'ER_CANT_DROP_FIELD_OR_KEY'];
 
 /** Our own files hold no semicolon inside a statement; comments go. */
 function splitStatements(text: string): string[] {

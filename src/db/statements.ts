@@ -50,6 +50,8 @@ const PATCH_ORDER: PatchTable[] = [
   'offering',
   'primary_storage',
   'host',
+  // Only who holds its host changes it.
+  'host_certificate',
 ];
 const HOLD_ORDER: Hold['table'][] = [
   'domain',

@@ -53,7 +53,36 @@ export interface HostTable extends Named {
   memory_cap_mib: Defaulted<number>;
   vcpus_used: Defaulted<number>;
   memory_used_mib: Defaulted<number>;
-  credential_hash: Buffer;
+  /** The lowest version of a certificate that is accepted of it. */
+  certificate_floor: Defaulted<number>;
+  certificate_revoked_at: NullableTimestamp;
+}
+
+export interface HostCertificateAuthorityTable {
+  id: number;
+  /** DER */
+  certificate: Buffer;
+  /** PKCS #8, sealed. */
+  sealed_key: Buffer;
+  created_at: Timestamp;
+}
+
+export interface HostCertificateTable {
+  id: number;
+  host_id: number;
+  /** In order, of one host. */
+  version: number;
+  serial: Buffer;
+  fingerprint: Buffer;
+  public_key_hash: Buffer;
+  /** What it was joined with; null: renewed. */
+  join_token_id: Defaulted<number | null>;
+  /** DER */
+  certificate: Buffer;
+  not_before: Timestamp;
+  not_after: Timestamp;
+  warned_at: NullableTimestamp;
+  created_at: Timestamp;
 }
 
 export interface DomainTable extends Named {
@@ -154,6 +183,8 @@ export interface HostJoinTokenTable {
   hosts_joined: Defaulted<number>;
   expires_at: ColumnType<string, Date | string, Date | string>;
   created_at: Timestamp;
+  /** The host that is there already and may join again; null: new ones. */
+  host_id: Defaulted<number | null>;
 }
 
 export interface PrimaryStorageTable extends Named {
@@ -446,6 +477,8 @@ export interface Database {
   cluster: ClusterTable;
   host: HostTable;
   host_join_token: HostJoinTokenTable;
+  host_certificate_authority: HostCertificateAuthorityTable;
+  host_certificate: HostCertificateTable;
   primary_storage: PrimaryStorageTable;
   offering: OfferingTable;
   template: TemplateTable;
@@ -478,6 +511,8 @@ export type Role = Selectable<RoleTable>;
 export type IdentityProvider = Selectable<IdentityProviderTable>;
 export type Cluster = Selectable<ClusterTable>;
 export type Host = Selectable<HostTable>;
+export type HostJoinToken = Selectable<HostJoinTokenTable>;
+export type HostCertificate = Selectable<HostCertificateTable>;
 export type PrimaryStorage = Selectable<PrimaryStorageTable>;
 export type Offering = Selectable<OfferingTable>;
 export type Template = Selectable<TemplateTable>;

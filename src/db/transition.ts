@@ -92,6 +92,7 @@ export type PatchTable =
   | 'offering'
   | 'host_join_token'
   | 'identity_provider'
+  | 'host_certificate'
   | (typeof IDENTITIES)[number];
 
 /** A value that the database computes. */

@@ -64,7 +64,7 @@ export const ERROR_CODES = {
     retryable: false,
     meaning: 'The name is taken among its siblings.',
     user: 'Choose another name.',
-    operator: 'A host that is to join anew under its name must be deleted first.',
+    operator: 'A host that is to join anew under its name takes a token of `createHostJoinToken` with its `hostId`.',
     developer: 'To make a thing once, send an `idempotencyKey` instead of counting on this error.',
   },
   INVALID_STATE: {

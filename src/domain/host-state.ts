@@ -10,3 +10,9 @@ export type HostWantedState = 'ENABLED' | 'DISABLED';
  */
 export const HOST_LINK_STATES = ['CONNECTING', 'UP', 'UNREACHABLE', 'DOWN'] as const;
 export type HostLinkState = (typeof HOST_LINK_STATES)[number];
+
+/**
+ * Certificates of a host are numbered, and none below its floor is accepted. So much the floor is raised to be past the one
+ * in use, and past the one that may have been issued to follow it.
+ */
+export const PAST_ALL_ISSUED = 2;

@@ -1,11 +1,11 @@
-import type { HostUsage } from '../db/tables.ts';
+import type { HostCertificate, HostUsage } from '../db/tables.ts';
 import { HOST_LINK_STATES, type HostLinkState } from '../domain/host-state.ts';
 import { builder } from './builder.ts';
 import { conditionsOn } from './condition.ts';
 import { childList, list, rootList } from './connection.ts';
 import type { GraphContext, JoinTokenPayload } from './context.ts';
 import { loadersOf } from './loaders.ts';
-import { answer, errorsField, inputOf, mutation, updateInput, wantedMutations } from './mutation.ts';
+import { answer, errorsField, idInput, inputOf, mutation, updateInput, wantedMutations } from './mutation.ts';
 import { lookUp, NodeRef } from './node.ts';
 import { ClusterRef, HostRef, PodRef, ZoneRef } from './refs.ts';
 import { namedFields, WantedStateRef } from './resource.ts';
@@ -30,6 +30,23 @@ const HostUsageRef = builder.objectRef<HostUsage>('HostUsage').implement({
     sampledAt: t.expose('sampled_at', { type: 'DateTime', description: 'When it told.' }),
     cpuLoad: t.exposeFloat('cpu_load', { description: 'Busy share of all its CPUs, 0 to 1.' }),
     memoryUsedMib: t.exposeInt('memory_used_mib', { description: 'Memory in use by everything on it, in MiB.' }),
+  }),
+});
+
+type CertificateData = Pick<HostCertificate, 'host_id' | 'serial' | 'not_before' | 'not_after'> & {
+  revoked_at: string | null;
+};
+const HostCertificateRef = builder.objectRef<CertificateData>('HostCertificate').implement({
+  description: 'What a host is known by. It renews it by itself when two thirds of its time are over.',
+  fields: (t) => ({
+    serial: t.string({ description: 'In hexadecimal.', resolve: ({ serial }) => serial.toString('hex') }),
+    notBefore: t.expose('not_before', { type: 'DateTime', description: 'From when on it holds.' }),
+    notAfter: t.expose('not_after', { type: 'DateTime', description: 'Until when it holds, unless it is renewed.' }),
+    revokedAt: t.expose('revoked_at', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When it was revoked: the host is not heard since, until it joins again. Null while it is not.',
+    }),
   }),
 });
 
@@ -69,6 +86,14 @@ HostRef.implement({
       description: 'How busy it is; null until it has told.',
       resolve: (host, _args, context) =>
         loadersOf(context).below('host.usage', host.id, (ids) => readUsage(context, ids)),
+    }),
+    certificate: t.field({
+      type: HostCertificateRef,
+      nullable: true,
+      description:
+        'The newest that was issued to it; null for a host that joined before there were any: it joins again.',
+      resolve: (host, _args, context) =>
+        loadersOf(context).below('host.certificate', host.id, (ids) => readCertificates(context, ids)),
     }),
     hostdVersion: t.exposeString('hostd_version', {
       nullable: true,
@@ -136,6 +161,13 @@ wantedMutations('host', {
   delete: 'Forgets a host that runs no VM.',
 });
 
+mutation(
+  'revokeHostCertificate',
+  'host',
+  'Ends what a host is known by, and its link. Its VMs run on; it joins again with a token made for it.',
+  (t) => idInput(t, 'host'),
+);
+
 const CreateHostJoinTokenPayloadRef = builder.objectRef<JoinTokenPayload>('CreateHostJoinTokenPayload').implement({
   description: 'What became of `createHostJoinToken`.',
   fields: (t) => ({
@@ -155,11 +187,15 @@ const CreateHostJoinTokenPayloadRef = builder.objectRef<JoinTokenPayload>('Creat
 builder.mutationField('createHostJoinToken', (t) =>
   t.field({
     type: CreateHostJoinTokenPayloadRef,
-    description: 'Makes a token with which hosts join a cluster.',
+    description: 'Makes a token with which hosts join a cluster, or with which one that is there joins again.',
     args: {
       input: t.arg({
         type: inputOf('createHostJoinToken', (fields) => ({
-          clusterId: fields.id({ required: true, description: 'What the hosts will belong to.' }),
+          clusterId: fields.id({ description: 'What new hosts will belong to. Either this or `hostId`.' }),
+          hostId: fields.id({
+            description:
+              'A host that is there and has lost its certificate, or whose certificate was revoked: what it had before is over once it joins.',
+          }),
           maxHosts: fields.int({ description: 'How many may join with it, from 1 to 10,000; one unless told.' }),
           expiresInMs: fields.int({
             description: 'How long they may, in milliseconds, from a second to a week; an hour unless told.',
@@ -186,4 +222,22 @@ async function readUsage(context: GraphContext, ids: readonly number[]): Promise
   const rows = await context.db.selectFrom('host_usage').selectAll().where('host_id', 'in', ids).execute();
   const usage = new Map(rows.map((row) => [row.host_id, row]));
   return ids.map((id) => usage.get(id) ?? null);
+}
+
+async function readCertificates(context: GraphContext, ids: readonly number[]): Promise<(CertificateData | null)[]> {
+  const newest = context.db
+    .selectFrom('host_certificate')
+    .select((eb) => ['host_id', eb.fn.max('version').as('version')])
+    .where('host_id', 'in', ids)
+    .groupBy('host_id')
+    .as('n');
+  const rows = await context.db
+    .selectFrom('host_certificate as c')
+    .innerJoin(newest, (join) => join.onRef('n.host_id', '=', 'c.host_id').onRef('n.version', '=', 'c.version'))
+    .innerJoin('host as h', 'h.id', 'c.host_id')
+    .select(['c.host_id', 'c.serial', 'c.not_before', 'c.not_after'])
+    .select('h.certificate_revoked_at as revoked_at')
+    .execute();
+  const certificates = new Map(rows.map((row) => [row.host_id, row]));
+  return ids.map((id) => certificates.get(id) ?? null);
 }

@@ -1,6 +1,8 @@
 import { VirtgraphError } from '../domain/errors.ts';
 import type { Answer } from '../domain/job.ts';
+import type { KnownHost, Registered } from '../hosts/identities.ts';
 import { parseCommandId, type WireCommand } from '../hosts/links.ts';
+import { type HostCaller, listed, ofOthers } from '../hosts/refusals.ts';
 import { builder } from './builder.ts';
 import { Command } from './command.ts';
 import type { HostdContext } from './context.ts';
@@ -27,15 +29,30 @@ const CommandErrorCode = builder.enumType('CommandErrorCode', {
 const RegisterInput = builder.inputType('RegisterInput', {
   fields: (t) => ({
     name: t.string({ description: "Unique inside its cluster; by default the machine's name." }),
-    joinToken: t.string({ description: 'A token of `createHostJoinToken`.' }),
+    joinToken: t.string({
+      description: 'The secret of a token of `createHostJoinToken`: what stands before its dot.',
+    }),
+    certificateRequest: t.string({
+      description:
+        'PKCS #10 in PEM, signed by an ECDSA key on P-256 that this host has made and keeps. Nothing but the key is taken from it.',
+    }),
   }),
 });
-const Registration = builder.objectRef<{ hostId: string; credential: string }>('Registration').implement({
+const Registration = builder.objectRef<Registered>('Registration').implement({
   fields: (t) => ({
     hostId: t.exposeID('hostId'),
-    credential: t.exposeString('credential', {
-      description: 'Secret that this host authenticates with from now on. Shown once.',
+    certificate: t.exposeString('certificate', {
+      description: 'What this host shows from now on, in PEM.',
     }),
+    authority: t.exposeString('authority', {
+      description: 'The certificate, in PEM, of the authority that has issued it, and every control plane its own.',
+    }),
+  }),
+});
+const Renewal = builder.objectRef<Omit<Registered, 'hostId'>>('Renewal').implement({
+  fields: (t) => ({
+    certificate: t.exposeString('certificate', { description: 'What this host may show from now on, in PEM.' }),
+    authority: t.exposeString('authority', { description: 'The certificate of the authority, in PEM.' }),
   }),
 });
 
@@ -126,10 +143,26 @@ const ProgressInput = builder.inputType('ProgressInput', {
 });
 
 /** @throws VirtgraphError UNAUTHENTICATED before the host has joined */
-function hostOf(context: HostdContext): { id: number } {
+function hostOf(context: HostdContext): KnownHost {
   if (!context.host)
-    throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'Only `register` is open without a credential.' });
+    throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'Only `register` is open without a certificate.' });
   return context.host;
+}
+
+const callerOf = (context: HostdContext): HostCaller => ({ ...hostOf(context), address: context.address });
+const refused = (context: HostdContext, message: string, what: string): Promise<VirtgraphError> =>
+  context.refusals.message(callerOf(context), message, what);
+
+/**
+ * Who speaks, in a session that he says is his.
+ *
+ * @throws VirtgraphError UNAUTHENTICATED; FORBIDDEN for a session of another
+ */
+async function sessionOf(context: HostdContext, message: string, sessionId: string): Promise<KnownHost> {
+  const host = hostOf(context);
+  if (!context.sessions.isCurrent(host.id, sessionId) && context.sessions.isAnothers(host.id, sessionId))
+    throw await refused(context, message, 'a session of another host');
+  return host;
 }
 
 builder.queryType({
@@ -142,40 +175,45 @@ builder.mutationType({
   fields: (t) => ({
     register: t.field({
       type: Registration,
-      description: 'Exchanges a join token for a credential. The only field open without a credential.',
+      description:
+        'Exchanges a join token for a certificate. The only field open without one. Asked again with the same token and key, it answers the same.',
       args: { input: t.arg({ type: RegisterInput }) },
-      resolve: (_root, { input }, { sessions }) => sessions.register(input),
+      resolve: (_root, { input }, { identities, address }) => identities.register(input, address),
+    }),
+    renewCertificate: t.field({
+      type: Renewal,
+      description:
+        'Issues the certificate that follows the one of this connection, which stays good until the new one is used or it expires itself. Asked again with the same key, it answers the same.',
+      args: {
+        certificateRequest: t.arg.string({ description: 'As in `RegisterInput`, by a key that was never used.' }),
+      },
+      resolve: (_root, { certificateRequest }, context) =>
+        context.identities.renew(hostOf(context), certificateRequest, context.address),
     }),
     openSession: t.field({
       type: Session,
       description: 'Starts a session, which ends any earlier one of this host.',
       args: { input: t.arg({ type: OpenSessionInput }) },
       resolve: (_root, { input }, context) =>
-        context.sessions.open(hostOf(context), { ...input, vms: input.vms.map(observationOf) }),
+        context.sessions.open(callerOf(context), { ...input, vms: input.vms.map(observationOf) }),
     }),
     heartbeat: t.boolean({
       description: 'Says that the host lives. False: the session has ended, open another.',
       args: { input: t.arg({ type: HeartbeatInput }) },
-      resolve: (_root, { input }, context) =>
-        context.sessions.heartbeat(
-          hostOf(context).id,
-          String(input.sessionId),
-          { cpuLoad: Math.min(1, Math.max(0, input.cpuLoad)), memoryUsedMib: input.memoryUsedMib },
-          input.vms.map((vm) => ({
-            ...vm,
-            vmId: String(vm.vmId),
-            networkReceiveBytes: vm.networkReceiveBytes ?? null,
-            networkTransmitBytes: vm.networkTransmitBytes ?? null,
-          })),
-        ),
+      resolve: async (_root, { input }, context) => {
+        const sessionId = String(input.sessionId);
+        const host = await sessionOf(context, 'heartbeat', sessionId);
+        const load = { cpuLoad: Math.min(1, Math.max(0, input.cpuLoad)), memoryUsedMib: input.memoryUsedMib };
+        return context.sessions.heartbeat(host.id, sessionId, load, input.vms.map(usageOf));
+      },
     }),
     reportCommands: t.boolean({
-      description: 'Answers commands. Returns once all answers are durable; a host repeats a report that failed.',
+      description:
+        "Answers commands. Returns once all answers are durable; a host repeats a report that failed. FORBIDDEN: some are of another host's commands; the others are taken.",
       args: { reports: t.arg({ type: [CommandReportInput] }) },
       resolve: async (_root, { reports }, context) => {
         const host = hostOf(context);
-        await Promise.all(reports.map((report) => answer(context, host.id, report)));
-        return true;
+        return refuseForeign(context, 'reportCommands', reports, (report) => answer(context, host.id, report));
       },
     }),
     reportProgress: t.boolean({
@@ -183,21 +221,17 @@ builder.mutationType({
       args: { progress: t.arg({ type: [ProgressInput] }) },
       resolve: (_root, { progress }, context) => {
         const host = hostOf(context);
-        for (const { commandId, done, total, unit } of progress) {
-          const command = parseCommandId(String(commandId));
-          if (command && context.links.isOpen(host.id, String(commandId)))
-            context.progress.report(host.id, command.jobId, command.seq, { done, total, unit });
-        }
-        return true;
+        return refuseForeign(context, 'reportProgress', progress, (told) => takeProgress(context, host.id, told));
       },
     }),
     reportVms: t.boolean({
-      description: 'VM states as they change.',
+      description: "VM states as they change. FORBIDDEN: some are of another host's VMs; the others are taken.",
       args: { sessionId: t.arg.id(), vms: t.arg({ type: [VmObservationInput] }) },
       resolve: async (_root, { sessionId, vms }, context) => {
-        const host = hostOf(context);
+        const host = await sessionOf(context, 'reportVms', String(sessionId));
         if (!context.sessions.isCurrent(host.id, String(sessionId))) return false;
-        await context.observations.some(host.id, String(sessionId), vms.map(observationOf));
+        const foreign = await context.observations.some(host.id, String(sessionId), vms.map(observationOf));
+        if (foreign.length > 0) throw await refused(context, 'reportVms', ofOthers(foreign));
         return true;
       },
     }),
@@ -205,11 +239,13 @@ builder.mutationType({
       description:
         'The next piece of a watched serial log, in base64, and its offset in the log. False: nobody watches any more.',
       args: { commandId: t.arg.id(), offset: t.arg({ type: 'BigInt' }), base64: t.arg.string() },
-      resolve: (_root, { commandId, offset, base64 }, context) =>
-        context.agent.serialPiece(hostOf(context).id, String(commandId), {
-          offset,
-          bytes: Buffer.from(base64, 'base64'),
-        }),
+      resolve: async (_root, { commandId, offset, base64 }, context) => {
+        const host = hostOf(context);
+        const piece = { offset, bytes: Buffer.from(base64, 'base64') };
+        const taken = context.agent.serialPiece(host.id, String(commandId), piece);
+        if (taken === 'FOREIGN') throw await refused(context, 'sendSerial', "another host's log");
+        return taken;
+      },
     }),
   }),
 });
@@ -220,8 +256,8 @@ builder.subscriptionType({
       type: [Command],
       description: 'First every command still open, then each new one; several in a message when several are ready.',
       args: { sessionId: t.arg.id() },
-      subscribe: (_root, { sessionId }, context) => {
-        const host = hostOf(context);
+      subscribe: async (_root, { sessionId }, context) => {
+        const host = await sessionOf(context, 'commands', String(sessionId));
         if (!context.sessions.isCurrent(host.id, String(sessionId)))
           throw new VirtgraphError({ code: 'CONFLICT', message: 'This session has ended. Open another.' });
         return context.links.attach(host.id, String(sessionId));
@@ -239,22 +275,67 @@ const observationOf = ({ vmId, state, epoch, reason }: ObservationInput) => ({
   reason: reason ?? null,
 });
 
+const usageOf = (vm: typeof VmUsageInput.$inferInput) => ({
+  ...vm,
+  vmId: String(vm.vmId),
+  networkReceiveBytes: vm.networkReceiveBytes ?? null,
+  networkTransmitBytes: vm.networkTransmitBytes ?? null,
+});
+
+/**
+ * Takes each of what a message holds by itself, so that what is another's does not keep the rest.
+ *
+ * @param take answers false for what is another's
+ * @throws VirtgraphError FORBIDDEN
+ */
+async function refuseForeign<T extends { commandId: string | number }>(
+  context: HostdContext,
+  message: string,
+  items: readonly T[],
+  take: (item: T) => Promise<boolean>,
+): Promise<true> {
+  const taken = await Promise.all(items.map(take));
+  const foreign = items.filter((_, i) => !taken[i]).map(({ commandId }) => String(commandId));
+  if (foreign.length === 0) return true;
+  throw await refused(context, message, `commands of others (${listed(foreign)})`);
+}
+
+/** @returns false for a command of another host */
 async function answer(
   context: HostdContext,
   hostId: number,
   report: typeof CommandReportInput.$inferInput,
-): Promise<void> {
+): Promise<boolean> {
   const commandId = String(report.commandId);
   const error = report.error ?? null;
   const result = report.result ?? {};
-  if (context.links.answered(hostId, commandId, result, error)) return;
+  const asked = context.links.answered(hostId, commandId, result, error);
+  if (asked) return asked !== 'FOREIGN';
   const command = parseCommandId(commandId);
   if (!command) {
     context.log.warn({ hostId, commandId }, 'a host answered a command that was never sent; ignored');
-    return;
+    return true;
   }
   const told: Answer = error ? { ok: false, error } : { ok: true, result };
-  await context.answer(hostId, command.jobId, command.seq, told);
+  const verdict = await context.answer(hostId, command.jobId, command.seq, told);
+  // Of a step that is not open nothing is written, whoever answers; but a host has nothing to say of another's.
+  if (verdict === 'foreign' || (verdict === 'repeat' && (await context.commandOwners.isAnothers(hostId, command))))
+    return false;
   context.links.forget(hostId, commandId);
   context.progress.settle(command.jobId, command.seq);
+  return true;
+}
+
+/** @returns false for a command of another host */
+async function takeProgress(
+  context: HostdContext,
+  hostId: number,
+  { commandId, done, total, unit }: typeof ProgressInput.$inferInput,
+): Promise<boolean> {
+  const command = parseCommandId(String(commandId));
+  if (!command) return true;
+  if (!context.links.isOpen(hostId, String(commandId)))
+    return !(await context.commandOwners.isAnothers(hostId, command));
+  context.progress.report(hostId, command.jobId, command.seq, { done, total, unit });
+  return true;
 }

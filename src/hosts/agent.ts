@@ -84,10 +84,11 @@ export class LinkedHostAgent implements HostAgent {
     };
   }
 
-  /** A piece from a host. @returns false when nobody watches, so that the host stops sending */
-  serialPiece(hostId: number, commandId: string, piece: Piece): boolean {
+  /** A piece from a host. @returns false when nobody watches, so that the host stops sending; FOREIGN: of another's */
+  serialPiece(hostId: number, commandId: string, piece: Piece): boolean | 'FOREIGN' {
     const watched = this.#watched.get(commandId);
-    return watched?.hostId === hostId && watched.push(piece);
+    if (watched && watched.hostId !== hostId) return 'FOREIGN';
+    return watched?.push(piece) ?? false;
   }
 
   progressOf(jobId: number) {

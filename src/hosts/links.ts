@@ -232,12 +232,19 @@ export class HostLinks {
     link.push(withFields(command, fields));
   }
 
-  /** @returns false when the id is none of a question */
-  answered(hostId: number, commandId: string, result: CommandResult | null, error: StepError | null): boolean {
+  /** @returns false when the id is none of a question; FOREIGN when another host was asked: it still is */
+  answered(
+    hostId: number,
+    commandId: string,
+    result: CommandResult | null,
+    error: StepError | null,
+  ): boolean | 'FOREIGN' {
     if (!commandId.startsWith(REQUEST_PREFIX)) return false;
     const asked = this.#asked.get(commandId);
+    if (asked && asked.hostId !== hostId) return 'FOREIGN';
     this.forget(hostId, commandId);
-    if (asked?.hostId !== hostId) return true;
+    // Nobody waits any more.
+    if (!asked) return true;
     this.#asked.delete(commandId);
     clearTimeout(asked.timer);
     if (error)

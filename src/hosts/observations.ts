@@ -7,6 +7,7 @@ import { emptyTransition, expect, now, patch, type Transition } from '../db/tran
 import type { Writer } from '../db/writer.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
 import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
+import { foreignVms } from './vm-claims.ts';
 
 export interface VmObservation {
   vmId: string;
@@ -19,6 +20,7 @@ interface Known {
   id: number;
   uid: Buffer;
   host_id: number | null;
+  last_host_id: number | null;
   epoch: number;
   state: VmState;
   active_job_id: number | null;
@@ -45,8 +47,12 @@ export class Observations {
     this.#known = new DataLoader((uids) => this.#read(uids), { cache: false, batchScheduleFn: setImmediate });
   }
 
-  /** Everything that a host knows of, at the start of a session: what it doesn't name is absent there. */
-  async all(hostId: number, sessionId: string, told: VmObservation[]): Promise<void> {
+  /**
+   * Everything that a host knows of, at the start of a session: what it doesn't name is absent there.
+   *
+   * @returns as `some`
+   */
+  async all(hostId: number, sessionId: string, told: VmObservation[]): Promise<string[]> {
     const expected = await this.#o.db
       .selectFrom('vm')
       .select(COLUMNS)
@@ -64,19 +70,23 @@ export class Observations {
           reason: 'the host does not know it',
         }),
       );
-    await this.some(hostId, sessionId, [...told, ...absent]);
+    return this.some(hostId, sessionId, [...told, ...absent]);
   }
 
-  async some(hostId: number, sessionId: string, told: VmObservation[]): Promise<void> {
+  /** @returns ids of VMs that the host never had anything to do with: of these it has no say, and nothing is written */
+  async some(hostId: number, sessionId: string, told: VmObservation[]): Promise<string[]> {
     const uids = told.map((o) => decodeIdOf('vm', o.vmId)).filter((uid) => uid !== null);
-    if (uids.length === 0) return;
+    if (uids.length === 0) return [];
     // What many hosts tell at the same time is looked up together.
     const rows = await Promise.all(uids.map((uid) => this.#known.load(uid)));
-    const byPublicId = new Map(rows.filter((row) => row !== null).map((row) => [encodeId('vm', row.uid), row]));
+    const known = rows.filter((row) => row !== null);
+    const byPublicId = new Map(known.map((row) => [encodeId('vm', row.uid), row]));
     const moves = told.flatMap((o) => this.#transition(hostId, sessionId, o, byPublicId.get(o.vmId)));
     const outcomes = await Promise.all(moves.map((m) => this.#o.writer.submit(m.transition)));
     const written = moves.filter((_, i) => outcomes[i]!.kind === 'written').map((m) => m.vmId);
     if (written.length > 0) this.#o.changed(written);
+    const foreign = await foreignVms(this.#o.db, hostId, known);
+    return known.filter(({ id }) => foreign.has(id)).map(({ uid }) => encodeId('vm', uid));
   }
 
   async #read(uids: readonly Buffer[]): Promise<(Known | null)[]> {
@@ -137,6 +147,7 @@ const COLUMNS = [
   'id',
   'uid',
   'host_id',
+  'last_host_id',
   'epoch',
   'state',
   'active_job_id',

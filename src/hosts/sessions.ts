@@ -1,17 +1,16 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { type Kysely, sql } from 'kysely';
+import { randomUUID } from 'node:crypto';
+import type { Kysely } from 'kysely';
 import type { Logger } from 'pino';
-import type { Ids } from '../db/ids.ts';
-import { newUid } from '../db/ids.ts';
 import type { Inventory } from '../db/inventory.ts';
-import type { Database, Host } from '../db/tables.ts';
-import { emptyTransition, expect, hold, insert, now, patch, type Transition, takeJoin } from '../db/transition.ts';
+import type { Database } from '../db/tables.ts';
+import { emptyTransition, expect, now, patch, type Transition } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
-import { nameProblem } from '../domain/name.ts';
+import { hostEvent } from './identities.ts';
 import type { HostLinks } from './links.ts';
 import type { Observations, VmObservation } from './observations.ts';
+import { type HostCaller, type HostRefusals, ofOthers } from './refusals.ts';
 import type { HostLoad, UsageBoard, VmUsageReport } from './usage.ts';
 
 export interface HostFacts {
@@ -32,11 +31,11 @@ interface Session {
 export interface SessionsOptions {
   db: Kysely<Database>;
   writer: Writer;
-  ids: Ids;
   inventory: Inventory;
   links: HostLinks;
   observations: Observations;
   usage: UsageBoard;
+  refusals: HostRefusals;
   /** This process. */
   processId: string;
   log: Logger;
@@ -48,10 +47,7 @@ export interface SessionsOptions {
 const BEATS_MISSED = 3;
 const OPEN_TRIES = 5;
 
-export const secretHash = (secret: string): Buffer => createHash('sha256').update(secret).digest();
-export const newSecret = (): string => randomBytes(32).toString('base64url');
-
-/** Hosts that join, and the sessions of those that are linked to this process. */
+/** The sessions of hosts that are linked to this process. */
 export class HostSessions {
   readonly #o: SessionsOptions;
   readonly #now: () => number;
@@ -68,101 +64,8 @@ export class HostSessions {
     options.links.onGone((hostId, sessionId) => this.#linkEnded(hostId, sessionId));
   }
 
-  /**
-   * Makes a host of whoever has a join token.
-   *
-   * @throws VirtgraphError UNAUTHENTICATED for a token that is unknown, expired or used up; INVALID_INPUT or ALREADY_EXISTS for a name
-   */
-  async register(input: { name: string; joinToken: string }): Promise<{ hostId: string; credential: string }> {
-    const { db, writer, ids, inventory } = this.#o;
-    const problem = nameProblem(input.name);
-    if (problem)
-      throw new VirtgraphError({ code: 'INVALID_INPUT', message: `The host's name: ${problem}`, path: ['name'] });
-    const token = await db
-      .selectFrom('host_join_token')
-      .selectAll()
-      .where('token_hash', '=', secretHash(input.joinToken))
-      .where('expires_at', '>', sql<string>`NOW(6)`)
-      .executeTakeFirst();
-    if (!token) throw badJoinToken();
-    if (!inventory.get('cluster', token.cluster_id)) await inventory.load();
-    const cluster = inventory.get('cluster', token.cluster_id);
-    if (!cluster) throw badJoinToken();
-    const id = await ids.take();
-    const uid = newUid();
-    const credential = newSecret();
-    const outcome = await writer.submit({
-      ...emptyTransition(),
-      writes: [
-        hold('cluster', cluster.id),
-        insert('host', {
-          id,
-          uid,
-          zone_id: cluster.zone_id,
-          pod_id: cluster.pod_id,
-          cluster_id: cluster.id,
-          name: input.name,
-          capabilities: '[]',
-          credential_hash: secretHash(credential),
-        }),
-        takeJoin(token.id),
-      ],
-      changes: [{ kind: 'host', id }],
-      events: [hostEvent(id, 'host.joined', [])],
-    });
-    if (outcome.kind === 'full' || outcome.kind === 'gone') throw badJoinToken();
-    if (outcome.kind === 'duplicate') {
-      const joined = await this.#joinedUnheard(cluster.id, input.name, credential);
-      if (joined) return { hostId: encodeId('host', joined), credential };
-      throw new VirtgraphError({
-        code: 'ALREADY_EXISTS',
-        message: `The cluster has a host of the name ${input.name} already.`,
-      });
-    }
-    return { hostId: encodeId('host', uid), credential };
-  }
-
-  /** A host that joined but never heard so, for the answer was lost: it gets a credential anew. */
-  async #joinedUnheard(clusterId: number, name: string, credential: string): Promise<Buffer | null> {
-    const host = await this.#o.db
-      .selectFrom('host')
-      .select(['id', 'uid', 'credential_hash'])
-      .where('cluster_id', '=', clusterId)
-      .where('name', '=', name)
-      .where('deleted_at', 'is', null)
-      .where('last_seen_at', 'is', null)
-      .executeTakeFirst();
-    if (!host) return null;
-    const outcome = await this.#o.writer.submit({
-      ...emptyTransition(),
-      writes: [
-        patch(
-          'host',
-          host.id,
-          { credential_hash: host.credential_hash, last_seen_at: null },
-          { credential_hash: secretHash(credential) },
-        ),
-      ],
-    });
-    return outcome.kind === 'written' ? host.uid : null;
-  }
-
-  /** The host that has this credential; null: nobody has. */
-  async authenticate(credential: string): Promise<Host | null> {
-    const host = await this.#o.db
-      .selectFrom('host')
-      .selectAll()
-      .where('credential_hash', '=', secretHash(credential))
-      .where('deleted_at', 'is', null)
-      .executeTakeFirst();
-    return host ?? null;
-  }
-
   /** Begins a session, which ends any earlier one of the host, here or elsewhere. */
-  async open(
-    host: { id: number },
-    facts: HostFacts,
-  ): Promise<{ sessionId: string; heartbeatMs: number; hostId: string }> {
+  async open(host: HostCaller, facts: HostFacts): Promise<{ sessionId: string; heartbeatMs: number; hostId: string }> {
     const session: Session = { id: randomUUID(), hostId: host.id, beatAt: this.#now() };
     let uid = await this.#begin(session, facts);
     for (let tries = 1; uid === null; tries++) {
@@ -171,7 +74,9 @@ export class HostSessions {
       uid = await this.#begin(session, facts);
     }
     this.#byHost.set(host.id, session);
-    await this.#o.observations.all(host.id, session.id, facts.vms);
+    const foreign = await this.#o.observations.all(host.id, session.id, facts.vms);
+    // The session is well all the same: a machine that was another host before may still have what was that one's.
+    if (foreign.length > 0) await this.#o.refusals.message(host, 'openSession', ofOthers(foreign));
     return { sessionId: session.id, heartbeatMs: this.heartbeatMs, hostId: encodeId('host', uid) };
   }
 
@@ -225,6 +130,13 @@ export class HostSessions {
   /** @returns false when the session is not (or no more) this host's: it must open another */
   isCurrent(hostId: number, sessionId: string): boolean {
     return this.#byHost.get(hostId)?.id === sessionId;
+  }
+
+  /** Whether it is the session of another host, which nobody else can know by chance. */
+  isAnothers(hostId: number, sessionId: string): boolean {
+    for (const session of this.#byHost.values()) if (session.id === sessionId) return session.hostId !== hostId;
+    for (const host of this.#o.inventory.all('host')) if (host.link_session === sessionId) return host.id !== hostId;
+    return false;
   }
 
   /** Costs no write: only silence is worth one. */
@@ -311,15 +223,3 @@ export function unreachableTransition(
     events: [hostEvent(hostId, 'host.link', [{ field: 'linkState', before: 'UP', after: 'UNREACHABLE' }])],
   };
 }
-
-const hostEvent = (id: number, type: string, changes: Transition['events'][number]['changes']) => ({
-  type,
-  subject: { kind: 'host' as const, id },
-  jobId: null,
-  actor: 'host',
-  reason: null,
-  changes,
-});
-
-const badJoinToken = (): VirtgraphError =>
-  new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'The join token is unknown, expired or used up.' });

@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../db/tables.ts';
-import { decodeIdOf } from '../domain/ids.ts';
+import { decodeIdOf, encodeId } from '../domain/ids.ts';
+import { foreignVms, type VmPlace } from './vm-claims.ts';
 
 export interface HostLoad {
   /** Busy share of all CPUs, 0 to 1. */
@@ -36,19 +37,23 @@ interface WrittenLoad extends HostLoad {
 /** The newest load and counters that hosts sent: kept in memory, written for all together now and then. */
 export class UsageBoard {
   readonly #db: Kysely<Database>;
+  readonly #foreign: (hostId: number, vmIds: string[]) => Promise<unknown>;
   #unwritten = new Map<string, Sample>();
   #loads = new Map<number, WrittenLoad>();
   readonly #written = new Map<number, WrittenLoad>();
 
-  constructor(db: Kysely<Database>) {
+  /** @param foreign told of VMs whose counters a host sent although it never had anything to do with them */
+  constructor(db: Kysely<Database>, foreign: (hostId: number, vmIds: string[]) => Promise<unknown>) {
     this.#db = db;
+    this.#foreign = foreign;
   }
 
   report(hostId: number, load: HostLoad, vms: VmUsageReport[]): void {
     const sampledAt = new Date();
     const told = { ...load, memoryUsedMib: counter(load.memoryUsedMib), sampledAt };
     if (isNews(told, this.#written.get(hostId))) this.#loads.set(hostId, told);
-    for (const vm of vms) this.#unwritten.set(vm.vmId, { ...inRange(vm), hostId, sampledAt });
+    // By the host too: what one tells of another's VM must not take the place of what that one tells.
+    for (const vm of vms) this.#unwritten.set(`${hostId} ${vm.vmId}`, { ...inRange(vm), hostId, sampledAt });
   }
 
   /** Counters of VMs that the host they came from does not have are dropped: a host speaks for its own alone. */
@@ -79,24 +84,39 @@ export class UsageBoard {
   }
 
   async #write(samples: Sample[]): Promise<void> {
-    const byUid = new Map<string, Sample>();
-    for (const sample of samples) {
-      const uid = decodeIdOf('vm', sample.vmId);
-      if (uid) byUid.set(uid.toString('hex'), sample);
-    }
-    if (byUid.size === 0) return;
-    const uids = [...byUid.keys()].map((hex) => Buffer.from(hex, 'hex'));
-    const vms = await this.#db.selectFrom('vm').select(['id', 'uid', 'host_id']).where('uid', 'in', uids).execute();
-    const rows = vms.flatMap((vm) => {
-      const sample = byUid.get(vm.uid.toString('hex'))!;
-      return vm.host_id === sample.hostId ? [rowOf(vm.id, sample)] : [];
-    });
+    const byVmId = Map.groupBy(samples, ({ vmId }) => vmId);
+    const uids = [...byVmId.keys()].map((vmId) => decodeIdOf('vm', vmId)).filter((uid) => uid !== null);
+    if (uids.length === 0) return;
+    const vms = await this.#db
+      .selectFrom('vm')
+      .select(['id', 'uid', 'host_id', 'last_host_id', 'observed_host_id'])
+      .where('uid', 'in', uids)
+      .execute();
+    const sampled = vms.flatMap((vm) => byVmId.get(encodeId('vm', vm.uid))!.map((sample) => ({ vm, sample })));
+    await this.#tellForeign(sampled.filter(({ vm, sample }) => vm.host_id !== sample.hostId));
+    const rows = sampled.flatMap(({ vm, sample }) => (vm.host_id === sample.hostId ? [rowOf(vm.id, sample)] : []));
     if (rows.length === 0) return;
     await this.#db
       .insertInto('vm_usage')
       .values(rows)
       .onDuplicateKeyUpdate(newValues(rows[0]!, 'vm_id') as never)
       .execute();
+  }
+
+  /** There are none as long as hosts behave, but for a VM that has just left its host. */
+  async #tellForeign(others: { vm: VmPlace; sample: Sample }[]): Promise<void> {
+    for (const [hostId, ofHost] of Map.groupBy(others, ({ sample }) => sample.hostId)) {
+      const foreign = await foreignVms(
+        this.#db,
+        hostId,
+        ofHost.map(({ vm }) => vm),
+      );
+      if (foreign.size === 0) continue;
+      await this.#foreign(
+        hostId,
+        ofHost.flatMap(({ vm, sample }) => (foreign.has(vm.id) ? [sample.vmId] : [])),
+      );
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import type { ExecutionArgs, ExecutionResult, GraphQLError } from 'graphql';
 import { type Context, makeServer, type Server } from 'graphql-ws';
 import type { Logger } from 'pino';
 import type { WebSocket } from 'ws';
+import { canonical } from './address.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, type Pipeline, readParams } from './execute.ts';
 import type { Limits } from './limits.ts';
@@ -23,7 +24,17 @@ export interface ProgramExtra extends Extra {
 export type ProgramContextFor = (
   connectionParams: Record<string, unknown>,
   request: IncomingMessage,
+  socket: ProgramSocket,
 ) => Promise<object>;
+
+/** The WebSocket of a program, for what decides who it is. */
+export interface ProgramSocket {
+  /** Closes it with 4403: the program is not, or no more, who it says. */
+  end(why: string): void;
+  onClose(listener: () => void): void;
+  /** Where it comes from; null: it is gone. */
+  address: string | null;
+}
 
 interface Arguments extends ExecutionArgs {
   operation: Operation;
@@ -53,15 +64,37 @@ async function connect(
   { connectionParams, extra }: Context<Record<string, unknown>, ProgramExtra>,
 ): Promise<boolean> {
   try {
-    extra.context = await contextFor(connectionParams ?? {}, extra.request);
+    extra.context = await contextFor(connectionParams ?? {}, extra.request, programSocket(extra));
     return true;
   } catch (error) {
-    // A host takes 4403 for the end of its credential, so an outage must not look like it.
-    if (codeOfError(pipeline.shown(error, extra.requestId)) !== 'UNAUTHENTICATED')
-      extra.socket.close(CLOSE.tryAgainLater, 'The host cannot be looked up now');
+    const shown = pipeline.shown(error, extra.requestId);
+    // A host takes 4403 for the end of its certificate, so an outage must not look like it.
+    if (codeOfError(shown) === 'UNAUTHENTICATED') forbid(extra.socket, shown.message);
+    else extra.socket.close(CLOSE.tryAgainLater, 'The host cannot be looked up now');
     return false;
   }
 }
+
+/** What a close frame can hold, in bytes. */
+const REASON_BYTES = 123;
+const FORBID_GRACE_MS = 2_000;
+
+/** Nothing of it is heard from now on, even if it doesn't close its side. */
+function forbid(socket: WebSocket, why: string): void {
+  socket.close(CLOSE.forbidden, Buffer.from(why).subarray(0, REASON_BYTES));
+  const timer = setTimeout(() => socket.terminate(), FORBID_GRACE_MS);
+  socket.once('close', () => clearTimeout(timer));
+}
+
+const programSocket = ({ socket, request }: ProgramExtra): ProgramSocket => ({
+  // Programs come by themselves, never for others.
+  address: canonical(request.socket.remoteAddress ?? ''),
+  end: (why) => forbid(socket, why),
+  onClose: (listener) => {
+    if (socket.readyState === socket.CLOSED) listener();
+    else socket.once('close', listener);
+  },
+});
 
 function admit(pipeline: Pipeline, { context, requestId }: ProgramExtra, payload: unknown): Arguments | GraphQLError[] {
   try {

@@ -17,12 +17,14 @@ import { graphqlHandler } from './graphql-http.ts';
 import { sendHealth, sendJson, sendMetrics, sendReadiness } from './health.ts';
 import { KnownTokens } from './known-tokens.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
+import { listen } from './listen.ts';
 import { edgeMetrics } from './metrics.ts';
 import { isAllowedOrigin } from './origin.ts';
 import { type ProgramContextFor, type ProgramExtra, programExtra, programProtocol } from './program-sockets.ts';
 import type { PublicFields } from './public-access.ts';
 import type { ToGraphQLError } from './refusal.ts';
 import { requestIdOf } from './request-id.ts';
+import { listenSecurely, type SecureListener, type SecureOptions } from './secure-listener.ts';
 import { type Authenticate, Sessions } from './sessions.ts';
 import { answerSignIn, type FinishSignIn, SIGN_IN_CALLBACK } from './sign-in-callback.ts';
 import { SocketKeeper } from './socket-keeper.ts';
@@ -49,6 +51,8 @@ export interface HttpOptions {
   downloads?: Download[];
   /** Ends a sign-in on a provider's page; without it there is no such path. */
   finishSignIn?: FinishSignIn;
+  /** The same by TLS, on a port of its own. */
+  secure?: SecureOptions & { programs: Program[] };
   /** Why requests should not be sent here; empty: they may. */
   ready(): Promise<string[]>;
   log: Logger;
@@ -72,13 +76,14 @@ export interface HttpServer {
   /** `http://host:port` */
   url: string;
   port: number;
+  secure: SecureListener | null;
   /** What some actors may do has changed: what they have open is closed before anything else is delivered to it. */
   revoke(affected: (actor: Actor) => boolean): void;
   /** Takes no more, closes WebSockets with 1001, lets requests in flight end, and frees everything. */
   close(): Promise<void>;
 }
 
-/** Serves the graph, the schemas of our own programs, GraphiQL, health and metrics on one port. */
+/** Serves the graph, schemas of our own programs, GraphiQL, health and metrics on one port; the rest by TLS. */
 export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
   const tokens = new KnownTokens(options.authenticate, limits.rememberTokenMs);
@@ -93,7 +98,10 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
     metrics,
     log,
   });
-  const programs = new Map(options.programs.map((program) => [program.path, keeperOf(program, edge, options)]));
+  const keepersOf = (programs: readonly Program[]): Keepers =>
+    new Map(programs.map((program) => [program.path, keeperOf(program, edge, options)]));
+  const programs = keepersOf(options.programs);
+  const securePrograms = keepersOf(options.secure?.programs ?? []);
 
   const server = createServer({
     requestTimeout: limits.requestMs,
@@ -104,6 +112,9 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   server.on('request', requestListener(server, edge, options));
   server.on('upgrade', upgradeListener(edge, clients, programs));
   await listen(server, options.host, options.port);
+  const secure = options.secure
+    ? await listenSecurely(options.secure, upgradeListener(edge, null, securePrograms))
+    : null;
   const { port } = server.address() as AddressInfo;
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
 
@@ -111,16 +122,20 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const close = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs);
-    const sockets = Promise.all([clients, ...programs.values()].map((keeper) => keeper.close()));
+    const secureClosed = secure?.close();
+    const keepers = [clients, ...programs.values(), ...securePrograms.values()];
+    const sockets = Promise.all(keepers.map((keeper) => keeper.close()));
     edge.sessions.endAll();
     fanOut.stop();
     await sockets;
     await closed;
+    await secureClosed;
     clearTimeout(timer);
   };
   return {
     url: `http://${host}:${port}`,
     port,
+    secure,
     revoke(affected) {
       tokens.forget();
       edge.sessions.revoke(affected);
@@ -256,10 +271,13 @@ function tell(
   );
 }
 
+type Keepers = Map<string, SocketKeeper<ProgramExtra>>;
+
+/** @param clients null: clients are not served here */
 function upgradeListener(
   edge: Edge,
-  clients: SocketKeeper<ClientExtra>,
-  programs: Map<string, SocketKeeper<ProgramExtra>>,
+  clients: SocketKeeper<ClientExtra> | null,
+  programs: Keepers,
 ): (request: IncomingMessage, transport: Duplex, head: Buffer) => void {
   return (request, transport, head) => {
     const requestId = requestIdOf(request);
@@ -272,7 +290,7 @@ function upgradeListener(
     if (!isAllowedOrigin(request, edge.origins)) return refuseUpgrade(transport, '403 Forbidden');
     if (keeper.isFull) return refuseUpgrade(transport, '503 Service Unavailable');
     if (program) program.accept(request, transport, head, (socket) => programExtra(socket, request, requestId));
-    else clients.accept(request, transport, head, (socket) => clientExtra(socket, request, { requestId, address }));
+    else clients?.accept(request, transport, head, (socket) => clientExtra(socket, request, { requestId, address }));
   };
 }
 
@@ -281,13 +299,3 @@ function refuseUpgrade(transport: Duplex, status: string): void {
 }
 
 const pathOf = (request: IncomingMessage): string => (request.url ?? '/').split('?', 1)[0]!;
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, host, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-}

@@ -101,6 +101,8 @@ export class SocketKeeper<E extends Extra> {
         close: (code, reason) => socket.close(code, reason),
         onMessage: (handle) => {
           socket.on('message', (data) => {
+            // Whoever was told that it is closed may go on talking; nobody listens.
+            if (socket.readyState !== WebSocket.OPEN) return;
             kept.alive = true;
             if (!isKeepAlive(data)) kept.heardAt = performance.now();
             handle(String(data)).catch((error: unknown) => {

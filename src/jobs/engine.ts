@@ -40,6 +40,9 @@ const UNREACHABLE_GRACE_MS = 60_000;
 /** The same for one that is: it restarts commands when it restarts, so it gets more. */
 const CONNECTED_GRACE_MS = 900_000;
 
+/** `repeat`: of a step that is not open, whoever was asked; `foreign`: of one that another host was asked. */
+export type AnswerVerdict = 'taken' | 'repeat' | 'foreign';
+
 /**
  * Moves jobs on: by what hosts answer, by time that has run out, by a target that has become free. It holds no thread
  * and no lease while a job waits; what it remembers is a hint that the guards of each write check.
@@ -84,25 +87,26 @@ export class Engine {
 
   /**
    * Records what a host says of a command and moves the job on; durable when it resolves. Repeats, and answers to a
-   * step that is no longer open, change nothing.
+   * step that is no longer open, change nothing; nor do those of a host that was not asked.
    */
-  async answer(hostId: number, jobId: number, seq: number, answer: Answer): Promise<void> {
+  async answer(hostId: number, jobId: number, seq: number, answer: Answer): Promise<AnswerVerdict> {
     this.counts.answers++;
     for (let attempt = 1; attempt <= STALE_TRIES; attempt++) {
       const known = attempt === 1 ? this.#known.get(jobId) : undefined;
       const job = known?.step === seq ? known : await this.#read.load(jobId);
       if (!job?.open || job.open.answered || job.step !== seq || isEnded(job.state) || job.state === 'QUEUED') {
         this.counts.repeats++;
-        return;
+        return 'repeat';
       }
       if (job.open.hostId !== hostId) {
         this.counts.foreign++;
         this.#o.log.warn({ hostId, jobId, seq }, 'a host answered a command that is not its own; ignored');
-        return;
+        return 'foreign';
       }
-      if (await this.#move(job, answered(workflowOf(job.kind), job, answer))) return;
+      if (await this.#move(job, answered(workflowOf(job.kind), job, answer))) return 'taken';
     }
     await this.#quarantine(jobId, seq);
+    return 'taken';
   }
 
   /** @returns false when the job is no longer as it was seen */

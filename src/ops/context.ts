@@ -23,6 +23,8 @@ export interface OpsContext {
   egress: Egress;
   /** Where browsers reach us; known once we listen. */
   site: { publicUrl: string };
+  /** The authority of hosts, as far as a join token names it. */
+  authority: { readonly fingerprint: Buffer };
   /** Brings the inventory up to all that was committed before, wherever: nobody is refused for what is over. */
   catchUp: () => Promise<void>;
   log: Logger;

@@ -100,11 +100,20 @@ export const INPUTS = {
     memoryOvercommit: overcommit.nullish(),
   }),
   createHostJoinToken: only({
-    clusterId: idOf('cluster'),
+    /** This or `hostId`. */
+    clusterId: idOf('cluster').nullish(),
+    hostId: idOf('host').nullish(),
     maxHosts: count(1, 10_000, ' hosts').nullish(),
     expiresInMs: count(1_000, 604_800_000, ' ms').nullish(),
+  }).superRefine((input, context) => {
+    const refuse = (message: string, field: string): void =>
+      context.addIssue({ code: 'custom', message, path: [field] });
+    if ((input.clusterId == null) === (input.hostId == null))
+      refuse('Takes either `clusterId`, for new hosts, or `hostId`, for one that joins again.', 'clusterId');
+    if (input.hostId != null && (input.maxHosts ?? 1) !== 1) refuse('With `hostId` it is one host.', 'maxHosts');
   }),
   updateHost: update('host', { name: name.nullish() }),
+  revokeHostCertificate: byId('host'),
   createPrimaryStorage: only({
     clusterId: idOf('cluster'),
     name,

@@ -6,7 +6,7 @@ import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
 import { CompoundJobs, deletionPlan, type PlanItem, type Scope } from './compound-job.ts';
 import { FROM_WITHIN, type OpsContext, type Payload, type Via } from './context.ts';
 import { createDomain, deleteDomain, disableDomain, enableDomain, updateDomain } from './domain.ts';
-import { createHostJoinToken, hostSwitches, type JoinTokenPayload, updateHost } from './host.ts';
+import { createHostJoinToken, hostSwitches, type JoinTokenPayload, revokeHostCertificate, updateHost } from './host.ts';
 import { createIdentityProvider, identityProviderSwitches, updateIdentityProvider } from './identity-provider.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
@@ -59,6 +59,7 @@ const MUTATIONS = {
   enableHost: hostSwitches.enable,
   disableHost: hostSwitches.disable,
   deleteHost: hostSwitches.remove,
+  revokeHostCertificate,
   createPrimaryStorage,
   updatePrimaryStorage,
   enablePrimaryStorage: primaryStorageSwitches.enable,

@@ -4,7 +4,7 @@ import { sql } from 'kysely';
 import { principalOf } from '../../src/db/principal.ts';
 import type { Actor, UserActor } from '../../src/domain/authorize.ts';
 import { SESSION_IDLE_MS } from '../../src/domain/session.ts';
-import { secretHash } from '../../src/hosts/sessions.ts';
+import { secretHash } from '../../src/hosts/identities.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
   insertAccount,

@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { type MariaDb, startMariaDb } from '../../setup/mariadb.ts';
-import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import { type ControlProgram, type Estate, endOf, makeEstate, Product, registerTinyLinux } from '../support/product.ts';
 
 describe('a database that goes away and comes back', { timeout: 120_000 }, () => {
   let folder: string;
   let server: MariaDb;
   let product: Product;
-  let control: Program & { url: string };
+  let control: ControlProgram;
   let api: ControlApi;
   let estate: Estate;
   let templateId: string;
@@ -30,7 +30,7 @@ describe('a database that goes away and comes back', { timeout: 120_000 }, () =>
     control = await product.control();
     api = await product.api(control.url);
     estate = await makeEstate(api, '/srv/primary');
-    await product.hostd([control.url], estate.joinToken, ['--hypervisor', 'fake']);
+    await product.hostd([control.hostsUrl], estate.joinToken, ['--hypervisor', 'fake']);
     templateId = await registerTinyLinux(api, estate.zoneId);
   });
 

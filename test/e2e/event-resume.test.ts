@@ -80,13 +80,16 @@ describe(`clients that come and go while six write through two control planes (S
 }, () => {
   let product: Product;
   let urls: string[];
+  let hostsUrls: string[];
   let apis: ControlApi[];
   let token: string;
   let estate: Estate;
 
   before(async () => {
     product = await Product.open();
-    urls = (await Promise.all([product.control(), product.control()])).map(({ url }) => url);
+    const planes = await Promise.all([product.control(), product.control()]);
+    urls = planes.map(({ url }) => url);
+    hostsUrls = planes.map(({ hostsUrl }) => hostsUrl);
     token = (await readFile(join(product.folder, 'admin-token'), 'utf8')).trim();
     apis = await Promise.all(urls.map((url) => product.api(url)));
     estate = await makeEstate(apis[0]!, '/srv/primary', { hosts: 4 });
@@ -170,7 +173,7 @@ describe(`clients that come and go while six write through two control planes (S
     const { zoneId, offeringId } = estate;
     for (const [i, name] of ['a', 'b'].entries()) {
       const fake = `--hypervisor fake --count 2 --name ${name} --data ${join(product.folder, name)}`.split(' ');
-      await product.hostd([urls[i]!, urls[1 - i]!], estate.joinToken, fake);
+      await product.hostd([hostsUrls[i]!, hostsUrls[1 - i]!], estate.joinToken, fake);
     }
     const templateId = await registerTinyLinux(apis[0]!, zoneId);
     const clients = [12, 12, Infinity].map((patience, i) => new RestlessClient(urls, token, SEED + i, patience));

@@ -3,7 +3,15 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { auditCounters } from '../../src/loops/audit.ts';
-import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import {
+  type ControlProgram,
+  type Estate,
+  endOf,
+  makeEstate,
+  Product,
+  type Program,
+  registerTinyLinux,
+} from '../support/product.ts';
 
 const KILLS = 10;
 
@@ -14,12 +22,12 @@ interface Created {
 
 describe('on real QEMU', { timeout: 240_000 }, () => {
   let product: Product;
-  let control: Program & { url: string };
+  let control: ControlProgram;
   let hostd: Program;
   let api: ControlApi;
   let estate: Estate;
   let templateId: string;
-  let port: number;
+  let ports: { port: number; hostsPort: number };
 
   const create = (name: string): Promise<Created> => {
     const { zoneId, offeringId } = estate;
@@ -44,10 +52,10 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
   before(async () => {
     product = await (await Product.open()).withTinyLinux();
     control = await product.control();
-    port = Number(new URL(control.url).port);
+    ports = { port: Number(new URL(control.url).port), hostsPort: Number(new URL(control.hostsUrl).port) };
     api = await product.api(control.url);
     estate = await makeEstate(api, join(product.folder, 'primary'));
-    hostd = await product.hostd([control.url], estate.joinToken);
+    hostd = await product.hostd([control.hostsUrl], estate.joinToken);
     templateId = await registerTinyLinux(api, estate.zoneId);
   });
 
@@ -64,7 +72,7 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
 
     await hostd.end('SIGKILL');
     const killedAt = performance.now();
-    hostd = await product.hostd([control.url], estate.joinToken);
+    hostd = await product.hostd([control.hostsUrl], estate.joinToken);
     const adoptedMs = performance.now() - killedAt;
 
     assert.deepEqual(await product.qemus(), before, 'the same process');
@@ -105,7 +113,7 @@ describe('on real QEMU', { timeout: 240_000 }, () => {
         product.database.db.selectFrom('job_step').select('job_id').where('state', '=', 'OPEN').limit(1).execute(),
       );
       await control.end('SIGKILL');
-      control = await product.control(port);
+      control = await product.control(ports);
     }
     const accepted = await Promise.all(creates);
     const ends = await Promise.all(accepted.map(({ job }) => endOf(api, job.id)));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { auditCounters } from '../../src/loops/audit.ts';
-import { type Estate, endOf, makeEstate, Product, type Program, registerTinyLinux } from '../support/product.ts';
+import { type ControlProgram, type Estate, endOf, makeEstate, Product, registerTinyLinux } from '../support/product.ts';
 
 interface Created {
   vm: { id: string };
@@ -13,7 +13,7 @@ interface Created {
 
 describe('two control planes on one database', { timeout: 180_000 }, () => {
   let product: Product;
-  let planes: (Program & { url: string })[];
+  let planes: ControlProgram[];
   let apis: ControlApi[];
   let estate: Estate;
   let templateId: string;
@@ -38,7 +38,7 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
     const faults = join(product.folder, 'faults.json');
     await writeFile(faults, JSON.stringify({ startVm: { delayMs: 300 } }));
     const fake = ['--hypervisor', 'fake', '--fake-config', faults];
-    await product.hostd([planes[0]!.url, planes[1]!.url], estate.joinToken, [
+    await product.hostd([planes[0]!.hostsUrl, planes[1]!.hostsUrl], estate.joinToken, [
       ...fake,
       '--name',
       'a',
@@ -47,7 +47,7 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
       '--data',
       join(product.folder, 'a'),
     ]);
-    await product.hostd([planes[1]!.url, planes[0]!.url], estate.joinToken, [
+    await product.hostd([planes[1]!.hostsUrl, planes[0]!.hostsUrl], estate.joinToken, [
       ...fake,
       '--name',
       'b',
@@ -98,7 +98,7 @@ describe('two control planes on one database', { timeout: 180_000 }, () => {
   });
 
   it('one that is stopped past its lease and continued can write nothing of the jobs that the other has finished', async () => {
-    const [first, second] = planes as [Program & { url: string }, Program & { url: string }];
+    const [first, second] = planes as [ControlProgram, ControlProgram];
     const api = apis[1]!;
     // Jobs whose commands go to hosts of the first: their answers will find it stopped.
     const created = await Promise.all(Array.from({ length: 8 }, (_, i) => create(apis[0]!, `frozen-${i}`)));

@@ -53,7 +53,7 @@ describe('the life of a VM on real QEMU', { timeout: 180_000 }, () => {
     const control = await product.control();
     api = await product.api(control.url);
     estate = await makeEstate(api, join(product.folder, 'primary'));
-    await product.hostd([control.url], estate.joinToken);
+    await product.hostd([control.hostsUrl], estate.joinToken);
   });
 
   after(async () => {

@@ -9,11 +9,11 @@ import { GraphQLError } from 'graphql';
 import { ArgumentError, readArguments } from '../../hostd/arguments.ts';
 import { HostdOptionsError, startHostd } from '../../hostd/daemon.ts';
 import { DataFolderInUse } from '../../hostd/data-folder.ts';
-import { IdentityStore } from '../../hostd/identity.ts';
+import { IdentityStore, type Kept, NOTHING_KEPT } from '../../hostd/identity.ts';
 import { generateProtocol } from '../../schema/generate.ts';
 import { aStart } from './commands.ts';
 import { temporaryFolder } from './temporary-folder.ts';
-import { TestControlPlane } from './test-control-plane.ts';
+import { JOIN_SECRET, TestControlPlane } from './test-control-plane.ts';
 
 const MAIN = new URL('../../hostd/main.ts', import.meta.url).pathname;
 const SURROUNDINGS = { environment: {}, machineName: 'machine' };
@@ -44,8 +44,8 @@ test('The daemon says when it is linked, ends at SIGTERM, and finds its VMs afte
   const plane = await TestControlPlane.start();
   t.after(() => plane.stop());
   const data = await temporaryFolder();
-  const args = ['--url', plane.url.replace('ws:', 'http:'), '--hypervisor', 'fake', '--data', data, '--name', 'alpha'];
-  const first = aProcess(t, ...args, '--token', 'join');
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--name', 'alpha'];
+  const first = aProcess(t, ...args, '--token', plane.joinToken);
   assert.deepEqual(await readyLine(first), { ready: true, hosts: 1, hypervisor: 'FAKE' });
   plane.command(aStart('job.1', 'vm-1', 6));
   await plane.answer('job.1');
@@ -79,14 +79,18 @@ test('A join token that is refused ends the daemon with 1, and the next one can 
   };
   const data = await temporaryFolder();
   const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--name', 'alpha', '--token'];
-  const refused = await ended(aProcess(t, ...args, 'used-up'));
+  const refused = await ended(aProcess(t, ...args, plane.joinToken));
   assert.equal(refused.code, 1);
   assert.match(refused.stderr, /^hostd: the join token was refused: No: UNAUTHENTICATED\.\n/m);
-  assert.ok(!refused.stderr.includes('used-up'), 'the token is not told');
+  assert.ok(!refused.stderr.includes(JOIN_SECRET), 'the token is not told');
   assert.equal(plane.all('register').length, 1);
 
   plane.answers.register = register;
-  assert.deepEqual(await readyLine(aProcess(t, ...args, 'another')), { ready: true, hosts: 1, hypervisor: 'FAKE' });
+  assert.deepEqual(await readyLine(aProcess(t, ...args, plane.joinToken)), {
+    ready: true,
+    hosts: 1,
+    hypervisor: 'FAKE',
+  });
 });
 
 test('A join token that admits fewer hosts than a process is ends all of them', async (t) => {
@@ -97,7 +101,7 @@ test('A join token that admits fewer hosts than a process is ends all of them', 
     if (plane.all('register').length > 2) throw refusal('UNAUTHENTICATED');
     return register(input);
   };
-  const args = ['--url', plane.url, '--hypervisor', 'fake', '--token', 'for-two', '--count', '5'];
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--token', plane.joinToken, '--count', '5'];
   const { code, stderr } = await ended(aProcess(t, ...args));
   assert.equal(code, 1);
   assert.equal(stderr.match(/^hostd: the join token was refused: /gm)?.length, 1);
@@ -114,7 +118,7 @@ test('A control plane that can not register now is asked again', async (t) => {
     return register(input);
   };
   const data = await temporaryFolder();
-  const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--token', 'join'];
+  const args = ['--url', plane.url, '--hypervisor', 'fake', '--data', data, '--token', plane.joinToken];
   assert.deepEqual(await readyLine(aProcess(t, ...args)), { ready: true, hosts: 1, hypervisor: 'FAKE' });
   assert.equal(plane.all('register').length, 3);
 });
@@ -176,15 +180,17 @@ test('A daemon that can not be is refused before it starts, and lets go of its f
   const dataPath = await temporaryFolder();
   const start = (options: object) =>
     startHostd({
-      urls: ['http://localhost:1'],
+      urls: ['https://localhost:1'],
       name: 'a',
-      joinToken: 'join',
+      joinToken: `${JOIN_SECRET}.${'A'.repeat(43)}`,
       hypervisor: 'fake',
       dataPath,
       ...options,
     });
   await assert.rejects(start({ urls: [] }), HostdOptionsError);
   await assert.rejects(start({ urls: ['ftp://x'] }), HostdOptionsError);
+  await assert.rejects(start({ urls: ['http://localhost:1'] }), HostdOptionsError, 'hosts speak TLS');
+  await assert.rejects(start({ joinToken: JOIN_SECRET }), HostdOptionsError, 'a token says whom it may be told');
   await assert.rejects(start({ count: 0 }), HostdOptionsError);
   await assert.rejects(start({ count: 2, hypervisor: 'tcg' }), HostdOptionsError);
   await assert.rejects(start({ joinToken: undefined }), HostdOptionsError);
@@ -197,23 +203,26 @@ test('A daemon that can not be is refused before it starts, and lets go of its f
   await (await start({})).kill();
 });
 
+const kept = (i: number): Kept => ({
+  identity: null,
+  next: { key: `key-${i}`, purpose: 'a token' },
+});
+
 test('Identities registered at once share a file that only its owner can read', async () => {
   const path = join(await temporaryFolder(), 'deep', 'identity.json');
   const store = await IdentityStore.open(path);
-  await Promise.all(
-    Array.from({ length: 50 }, (_, i) => store.put(i, { hostId: `host-${i}`, credential: `secret-${i}` })),
-  );
+  await Promise.all(Array.from({ length: 50 }, (_, i) => store.put(i, kept(i))));
   assert.equal((await stat(path)).mode & 0o777, 0o600);
   const read = await IdentityStore.open(path);
-  for (let i = 0; i < 50; i++) assert.deepEqual(read.get(i), { hostId: `host-${i}`, credential: `secret-${i}` });
-  assert.equal(read.get(50), null);
+  for (let i = 0; i < 50; i++) assert.deepEqual(read.get(i), kept(i));
+  assert.deepEqual(read.get(50), NOTHING_KEPT);
 });
 
 test('An identity that can not be written fails the one who registers', async () => {
   const folder = await temporaryFolder();
   await mkdir(join(folder, 'identity.json.new'));
   const store = await IdentityStore.open(join(folder, 'identity.json'));
-  await assert.rejects(store.put(0, { hostId: 'host', credential: 'secret' }), /EISDIR/);
+  await assert.rejects(store.put(0, kept(0)), /EISDIR/);
 });
 
 test('The types that hostd is written against are those of the committed schema', async () => {

@@ -16,17 +16,21 @@ import { aBridge, sendToAll, serveAddresses, tapOf } from './bridge.ts';
 import { aCommand } from './commands.ts';
 import { openOwnNetwork, run } from './own-network.ts';
 import { anId, aRun, hasCode, QemuHost } from './qemu-host.ts';
-import { TestControlPlane } from './test-control-plane.ts';
+import { JOIN_SECRET, TestControlPlane } from './test-control-plane.ts';
 
 const MAIN = new URL('../../hostd/main.ts', import.meta.url).pathname;
 const QEMU_UID = String(defaultQemuUser()!.uid);
 
 openOwnNetwork();
 
+type Where = Pick<TestControlPlane, 'url' | 'joinToken'>;
+/** Where nobody answers. */
+const NOWHERE: Where = { url: 'https://127.0.0.1:1', joinToken: `${JOIN_SECRET}.${'A'.repeat(43)}` };
+
 /** The daemon itself, in a process of its own. */
-function aDaemon(t: TestContext, host: QemuHost, url: string, ...args: string[]): ChildProcess {
+function aDaemon(t: TestContext, host: QemuHost, plane: Where, ...args: string[]): ChildProcess {
   const folders = ['--data', host.dataPath, '--images', host.imagePath];
-  const common = ['--url', url, '--token', 'join', '--name', 'alpha', '--hypervisor', 'tcg', ...folders];
+  const common = ['--url', plane.url, '--token', plane.joinToken, '--name', 'alpha', '--hypervisor', 'tcg', ...folders];
   const daemon = spawn(process.execPath, [MAIN, ...common, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   t.after(() => killed(daemon));
   return daemon;
@@ -69,7 +73,7 @@ test('A guest has an address from its bridge, and its bytes are told, by whichev
     return { received: Number(networkReceiveBytes ?? 0), sent: Number(networkTransmitBytes ?? 0) };
   };
 
-  const first = aDaemon(t, host, plane.url, '--bridge', bridge);
+  const first = aDaemon(t, host, plane, '--bridge', bridge);
   const { input } = await plane.hears('openSession');
   assert.ok(input.capabilities.includes('vm.network'), input.capabilities.join(' '));
   const volumes = vm.volumes.map((volume) => ({ ...volume, sizeBytes: null }));
@@ -90,7 +94,7 @@ test('A guest has an address from its bridge, and its bytes are told, by whichev
   const last = told('session-1');
   await killed(first);
   // It isn't told of the bridge any more, which is for VMs that start.
-  aDaemon(t, host, plane.url);
+  aDaemon(t, host, plane);
   const { input: next } = await plane.hears('openSession', 2);
   assert.ok(!next.capabilities.includes('vm.network'), next.capabilities.join(' '));
   await plane.until(() => told('session-2').received >= last.received && told('session-2').sent >= last.sent);
@@ -214,7 +218,7 @@ test('A daemon that can not attach VMs to its bridge says why and does not come 
     assert.equal(code, 2, said);
     return said;
   };
-  const daemon = (...args: string[]) => aDaemon(t, host, 'http://127.0.0.1:1', ...args);
+  const daemon = (...args: string[]) => aDaemon(t, host, NOWHERE, ...args);
   assert.match(
     await refusal(daemon('--bridge', 'vgt-none')),
     /^hostd: --bridge: this machine has no bridge vgt-none$/m,
@@ -227,15 +231,8 @@ test('A daemon that can not attach VMs to its bridge says why and does not come 
   assert.match(await refusal(daemon('--bridge', bridge)), closed);
   chmodSync('/dev/net/tun', 0o666);
 
-  const rightless = [
-    '--bounding-set=-net_admin',
-    '--inh-caps=-all',
-    process.execPath,
-    MAIN,
-    '--url',
-    'http://127.0.0.1:1',
-  ];
-  const options = ['--token', 'join', '--hypervisor', 'tcg', '--bridge', bridge, '--data', host.dataPath];
+  const rightless = ['--bounding-set=-net_admin', '--inh-caps=-all', process.execPath, MAIN, '--url', NOWHERE.url];
+  const options = ['--token', NOWHERE.joinToken, '--hypervisor', 'tcg', '--bridge', bridge, '--data', host.dataPath];
   const child = spawn('setpriv', [...rightless, ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
   const denied = /^hostd: --bridge: no VM can be attached to vgt7: .*not permitted$/m;
   assert.match(await refusal(child), denied);

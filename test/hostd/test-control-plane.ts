@@ -1,7 +1,8 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer, type Server } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { buildSchema, GraphQLError } from 'graphql';
 import { CloseCode } from 'graphql-ws';
 import { useServer } from 'graphql-ws/use/ws';
@@ -13,15 +14,22 @@ import type {
   OpenSessionInput,
   ProgressInput,
   RegisterInput,
+  Registration,
+  Renewal,
   VmObservationInput,
 } from '../../hostd/generated/protocol.ts';
+import { TestAuthority } from '../support/test-authority.ts';
+
+/** What a host tells of the token. */
+export const JOIN_SECRET = 'vgj_a-secret-of-the-tests';
 
 const SCHEMA = buildSchema(await readFile(new URL('../../schema/hostd.graphql', import.meta.url), 'utf8'));
 
 /** All that a host said, in the order in which it said it. */
 export type Said =
   | { said: 'register'; input: RegisterInput }
-  | { said: 'openSession'; credential: string; sessionId: string; input: OpenSessionInput }
+  | { said: 'renewCertificate'; certificateRequest: string; shown: string }
+  | { said: 'openSession'; host: string; shown: string; sessionId: string; input: OpenSessionInput }
   | { said: 'heartbeat'; input: HeartbeatInput }
   | { said: 'reportCommands'; reports: CommandReportInput[] }
   | { said: 'reportProgress'; progress: ProgressInput[] }
@@ -30,10 +38,13 @@ export type Said =
 type SaidOf<What extends Said['said']> = Extract<Said, { said: What }>;
 
 interface Context {
-  credential: string;
+  /** Name of the host by its certificate; null: it shows none. */
+  host: string | null;
+  /** SHA-256 of that certificate. */
+  shown: string;
 }
 
-/** A control plane of a test's own: the host protocol over a real WebSocket, and a memory of what was said. */
+/** A control plane of a test's own: the host protocol over TLS and a real WebSocket, and a memory of what was said. */
 export class TestControlPlane {
   readonly said: Said[] = [];
   heartbeatMs = 60_000;
@@ -43,40 +54,54 @@ export class TestControlPlane {
     reportCommands: (_reports: CommandReportInput[]): boolean | Promise<boolean> => true,
     reportVms: (_vms: VmObservationInput[]): boolean | Promise<boolean> => true,
     sendSerial: (): boolean => true,
-    register: (input: RegisterInput): { hostId: string; credential: string } => ({
-      hostId: `host_${input.name}`,
-      credential: `secret of ${input.name}`,
-    }),
-    authenticate: (_credential: string): boolean => true,
+    register: (input: RegisterInput): Promise<Registration> => this.admit(input),
+    renewCertificate: (host: string, certificateRequest: string): Promise<Renewal> =>
+      this.certify(host, certificateRequest),
+    /** False: closed with 4403. */
+    authenticate: (_host: string | null): boolean => true,
   };
+  /** How long the certificates of its hosts hold. */
+  certificateMs = 24 * 3_600_000;
   url = '';
-  readonly #http = createServer();
-  readonly #wss = new WebSocketServer({ server: this.#http, path: '/hostd' });
+  readonly authority: TestAuthority;
+  readonly #http: Server;
+  readonly #wss: WebSocketServer;
   readonly #sockets = new Set<Socket>();
   readonly #sessions = new Map<string, CommandQueue>();
   readonly #waiting = new Set<() => void>();
   #sessionCount = 0;
 
+  private constructor(authority: TestAuthority, http: Server) {
+    this.authority = authority;
+    this.#http = http;
+    this.#wss = new WebSocketServer({ server: http, path: '/hostd' });
+  }
+
   static async start(): Promise<TestControlPlane> {
-    const plane = new TestControlPlane();
+    const authority = await TestAuthority.make();
+    const { cert, key } = await authority.ofControlPlane();
+    const http = createServer({ cert, key, ca: authority.certificate, requestCert: true, rejectUnauthorized: false });
+    const plane = new TestControlPlane(authority, http);
     const wss = plane.#wss;
     useServer(
       {
         schema: SCHEMA,
         roots: plane.#roots(),
-        context: ({ connectionParams }): Context => ({ credential: toCredential(connectionParams) }),
-        onConnect: ({ connectionParams, extra }) => {
-          if (plane.answers.authenticate(toCredential(connectionParams))) return true;
+        context: ({ extra }): Context => callerOf(extra.request.socket as TLSSocket),
+        onConnect: ({ extra }) => {
+          if (plane.answers.authenticate(callerOf(extra.request.socket as TLSSocket).host)) return true;
           extra.socket.close(CloseCode.Forbidden, 'Forbidden');
           return false;
         },
       },
       wss,
     );
-    plane.#http.on('connection', (socket) => {
-      plane.#sockets.add(socket);
-      socket.on('close', () => plane.#sockets.delete(socket));
-    });
+    // Both ends of a connection: the one that TLS reads from, and the one that others read from.
+    for (const event of ['connection', 'secureConnection'])
+      plane.#http.on(event, (socket: Socket) => {
+        plane.#sockets.add(socket);
+        socket.on('close', () => plane.#sockets.delete(socket));
+      });
     await plane.listen(0);
     return plane;
   }
@@ -88,7 +113,21 @@ export class TestControlPlane {
   async listen(port: number): Promise<void> {
     this.#http.listen(port, '127.0.0.1');
     await once(this.#http, 'listening');
-    this.url = `ws://127.0.0.1:${this.port}`;
+    this.url = `https://127.0.0.1:${this.port}`;
+  }
+
+  /** For `--token`: it admits to this control plane. */
+  get joinToken(): string {
+    return `${JOIN_SECRET}.${this.authority.fingerprint.toString('base64url')}`;
+  }
+
+  async admit({ name, certificateRequest }: RegisterInput): Promise<Registration> {
+    return { hostId: `host_${name}`, ...(await this.certify(name, certificateRequest)) };
+  }
+
+  async certify(host: string, certificateRequest: string): Promise<Renewal> {
+    const certificate = await this.authority.ofHost(host, certificateRequest, this.certificateMs);
+    return { certificate, authority: this.authority.certificate };
   }
 
   /** Breaks every connection as a power cut would. */
@@ -161,16 +200,22 @@ export class TestControlPlane {
     return {
       query: { protocolVersion: 1 },
       mutation: {
-        register: ({ input }: { input: RegisterInput }, { credential }: Context) => {
-          if (credential !== '') throw new GraphQLError('registering needs no credential');
+        register: ({ input }: { input: RegisterInput }, { host }: Context) => {
+          if (host !== null) throw new GraphQLError('registering needs no certificate');
           this.#hear({ said: 'register', input });
           return this.answers.register(input);
         },
-        openSession: ({ input }: { input: OpenSessionInput }, { credential }: Context) => {
+        renewCertificate: ({ certificateRequest }: { certificateRequest: string }, { host, shown }: Context) => {
+          if (host === null) throw new GraphQLError('a certificate is needed');
+          this.#hear({ said: 'renewCertificate', certificateRequest, shown });
+          return this.answers.renewCertificate(host, certificateRequest);
+        },
+        openSession: ({ input }: { input: OpenSessionInput }, { host, shown }: Context) => {
+          if (host === null) throw new GraphQLError('a certificate is needed');
           const sessionId = `session-${++this.#sessionCount}`;
           this.#sessions.set(sessionId, new CommandQueue());
-          this.#hear({ said: 'openSession', credential, sessionId, input });
-          return { sessionId, heartbeatMs: this.heartbeatMs, hostId: credential.replace('secret of ', 'host_') };
+          this.#hear({ said: 'openSession', host, shown, sessionId, input });
+          return { sessionId, heartbeatMs: this.heartbeatMs, hostId: `host_${host}` };
         },
         heartbeat: ({ input }: { input: HeartbeatInput }) => {
           this.#hear({ said: 'heartbeat', input });
@@ -236,7 +281,8 @@ class CommandQueue {
   }
 }
 
-function toCredential(params: unknown): string {
-  const { authorization } = (params ?? {}) as { authorization?: string };
-  return authorization?.replace(/^Bearer /, '') ?? '';
+function callerOf(socket: TLSSocket): Context {
+  const certificate = socket.getPeerX509Certificate();
+  if (!certificate || !socket.authorized) return { host: null, shown: '' };
+  return { host: certificate.subject.replace('CN=', ''), shown: certificate.fingerprint256 };
 }

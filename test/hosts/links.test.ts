@@ -141,7 +141,7 @@ describe('the link of a host', () => {
     const { value } = await batches.next();
     const { commandId, vmId } = value[0] as WireCommand & { vmId: string };
     assert.equal(vmId, 'vm_1');
-    assert.equal(links.answered(world.hosts[1]!.id, commandId, { base64: 'lie' }, null), true, 'another host');
+    assert.equal(links.answered(world.hosts[1]!.id, commandId, { base64: 'lie' }, null), 'FOREIGN');
     assert.equal(links.answered(host, commandId, { base64: 'AA==' }, null), true);
     assert.deepEqual(await asked, { base64: 'AA==' });
     assert.equal(links.answered(host, commandId, { base64: 'BB==' }, null), true, 'a repeat is nothing new');

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import pino from 'pino';
 import type { Core } from '../../src/core.ts';
-import { decodeIdOf, encodeId } from '../../src/domain/ids.ts';
+import { encodeId } from '../../src/domain/ids.ts';
 import { HostSessions, unreachableTransition } from '../../src/hosts/sessions.ts';
 import { ADMIN, openCore, until } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertCluster, insertHost, insertWorld, type World } from '../support/world.ts';
+import { insertHost, insertWorld, type World } from '../support/world.ts';
 
 const FACTS = {
   hypervisor: 'FAKE' as const,
@@ -16,113 +16,6 @@ const FACTS = {
   memoryTotalMib: 1_024,
   vms: [],
 };
-
-describe('hosts that join', () => {
-  let database: TestDatabase;
-  let world: World;
-  let core: Core;
-  before(async () => {
-    database = await freshDatabase();
-    world = await insertWorld(database.db);
-    core = await openCore(database.url);
-  });
-  after(async () => {
-    await core.close();
-    await database.close();
-  });
-
-  async function newToken(more: Record<string, unknown> = {}, cluster = world.cluster): Promise<string> {
-    const payload = await core.ops.createHostJoinToken(ADMIN, { clusterId: encodeId('cluster', cluster.uid), ...more });
-    assert.deepEqual(payload.errors, []);
-    return payload.token!;
-  }
-  const hostRow = (publicId: string) =>
-    database.db
-      .selectFrom('host')
-      .selectAll()
-      .where('uid', '=', decodeIdOf('host', publicId)!)
-      .executeTakeFirstOrThrow();
-
-  it('get an id and a credential for a token, once', async () => {
-    const joinToken = await newToken();
-    const joined = await core.sessions.register({ name: 'once', joinToken });
-    const row = await hostRow(joined.hostId);
-    assert.deepEqual([row.name, row.link_state, row.cluster_id], ['once', 'CONNECTING', world.cluster.id]);
-    assert.equal((await core.sessions.authenticate(joined.credential))?.id, row.id);
-    assert.equal(await core.sessions.authenticate(`${joined.credential}x`), null);
-    assert.ok(!JSON.stringify(row).includes(joined.credential), 'only its hash is kept');
-    await assert.rejects(core.sessions.register({ name: 'twice', joinToken }), { code: 'UNAUTHENTICATED' });
-  });
-
-  it('get a token with an event whose followers are woken, as by everything that is written', async () => {
-    const told: string[] = [];
-    const stop = core.feed.listen((changes) => told.push(...changes.map(({ kind, id }) => `${kind} ${id}`)));
-    await newToken();
-    stop();
-    assert.deepEqual(told, [`cluster ${world.cluster.id}`]);
-  });
-
-  it('race for the last place of a token: one gets it', async () => {
-    const joinToken = await newToken();
-    const other = await openCore(database.url);
-    const results = await Promise.allSettled(
-      Array.from({ length: 10 }, (_, n) => [core, other][n % 2]!.sessions.register({ name: `racer-${n}`, joinToken })),
-    );
-    await other.close();
-    assert.equal(results.filter((r) => r.status === 'fulfilled').length, 1);
-    for (const r of results) if (r.status === 'rejected') assert.equal(r.reason.code, 'UNAUTHENTICATED');
-    const rows = await database.db.selectFrom('host').select('id').where('name', 'like', 'racer-%').execute();
-    assert.equal(rows.length, 1);
-  });
-
-  it('are refused with a token that is unknown or expired', async () => {
-    await assert.rejects(core.sessions.register({ name: 'x', joinToken: 'guess' }), { code: 'UNAUTHENTICATED' });
-    const joinToken = await newToken({ maxHosts: 5 });
-    await database.db
-      .updateTable('host_join_token')
-      .set({ expires_at: new Date(Date.now() - 1_000) })
-      .execute();
-    await assert.rejects(core.sessions.register({ name: 'late', joinToken }), { code: 'UNAUTHENTICATED' });
-    assert.deepEqual(await database.db.selectFrom('host').select('id').where('name', '=', 'late').execute(), []);
-  });
-
-  it('may not take the name of a host that has been seen, and leave the token as it was', async () => {
-    const joinToken = await newToken({ maxHosts: 2 });
-    const { hostId } = await core.sessions.register({ name: 'taken', joinToken });
-    await core.sessions.open(await hostRow(hostId), FACTS);
-    await assert.rejects(core.sessions.register({ name: 'taken', joinToken }), { code: 'ALREADY_EXISTS' });
-    await core.sessions.register({ name: 'free', joinToken });
-  });
-
-  it('that never heard their answer register again under the same name; the first credential is void', async () => {
-    const joinToken = await newToken();
-    const unheard = await core.sessions.register({ name: 'unheard', joinToken });
-    const heard = await core.sessions.register({ name: 'unheard', joinToken });
-    assert.equal(heard.hostId, unheard.hostId);
-    assert.equal(await core.sessions.authenticate(unheard.credential), null);
-    assert.ok(await core.sessions.authenticate(heard.credential));
-  });
-
-  it('never end up in a cluster that is deleted at the same moment', async () => {
-    for (let round = 0; round < 20; round++) {
-      const cluster = await insertCluster(database.db, world);
-      const joinToken = await newToken({}, cluster);
-      const [joined, deleted] = await Promise.allSettled([
-        core.sessions.register({ name: 'raced', joinToken }),
-        core.ops.deleteCluster(ADMIN, { id: encodeId('cluster', cluster.uid) }),
-      ]);
-      const row = await database.db
-        .selectFrom('cluster')
-        .select('deleted_at')
-        .where('id', '=', cluster.id)
-        .executeTakeFirstOrThrow();
-      const inside = await database.db.selectFrom('host').select('id').where('cluster_id', '=', cluster.id).execute();
-      assert.equal(inside.length, joined.status === 'fulfilled' ? 1 : 0);
-      assert.ok(row.deleted_at === null || inside.length === 0, `round ${round}: a host in a deleted cluster`);
-      assert.equal(deleted.status, 'fulfilled');
-    }
-  });
-});
 
 describe('sessions of hosts', () => {
   let database: TestDatabase;
@@ -136,7 +29,6 @@ describe('sessions of hosts', () => {
     core = await openCore(database.url);
     sessions = new HostSessions({
       ...core,
-      ids: core.opsContext.ids,
       log: pino({ level: 'silent' }),
       heartbeatMs: 1_000,
       monotonicMs: () => clock,

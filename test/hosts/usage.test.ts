@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { encodeId } from '../../src/domain/ids.ts';
 import { UsageBoard } from '../../src/hosts/usage.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { insertVm, insertWorld, type World } from '../support/world.ts';
+import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
 
 describe('usage that hosts tell', () => {
   let database: TestDatabase;
@@ -15,7 +15,8 @@ describe('usage that hosts tell', () => {
   after(() => database.close());
 
   it('is written although another host tells what no column holds', async () => {
-    const board = new UsageBoard(database.db);
+    const foreign: [hostId: number, vmIds: string[]][] = [];
+    const board = new UsageBoard(database.db, async (...told) => foreign.push(told));
     const told = [512, -1];
     const counters = [7, 1e300];
     const vms = [];
@@ -55,15 +56,42 @@ describe('usage that hosts tell', () => {
     );
   });
 
-  it('of a VM that is placed elsewhere is not written: a host speaks for its own alone', async () => {
-    const board = new UsageBoard(database.db);
+  it('of a VM that is placed elsewhere is not written but told of: a host speaks for its own alone', async () => {
+    const foreign: [hostId: number, vmIds: string[]][] = [];
+    const board = new UsageBoard(database.db, async (...told) => foreign.push(told));
     const [mine, other] = world.hosts;
     const vm = await insertVm(database.db, world, { host_id: other!.id, state: 'RUNNING' });
     const counters = { cpuNs: 1, memoryBytes: 1, diskReadBytes: 1, diskWriteBytes: 1 };
+    const vmId = encodeId('vm', vm.uid);
+    const tell = (host: Placed, cpuNs: number): void =>
+      board.report(host.id, { cpuLoad: 0, memoryUsedMib: 0 }, [
+        { ...counters, cpuNs, vmId, networkReceiveBytes: null, networkTransmitBytes: null },
+      ]);
+    const written = () => database.db.selectFrom('vm_usage').select('cpu_ns').where('vm_id', '=', vm.id).execute();
+    tell(mine!, 1);
+    await board.flush();
+    assert.deepEqual(await written(), []);
+    assert.deepEqual(foreign, [[mine!.id, [vmId]]]);
+
+    tell(other!, 2);
+    tell(mine!, 3);
+    await board.flush();
+    assert.deepEqual(await written(), [{ cpu_ns: 2 }], 'nor does it stand in the way of what the host itself tells');
+  });
+
+  it('of a VM that has just left its host is not written, and is no fault of the host', async () => {
+    const foreign: unknown[] = [];
+    const board = new UsageBoard(database.db, async (...told) => foreign.push(told));
+    const [mine, other] = world.hosts;
+    const vm = await insertVm(database.db, world, { host_id: other!.id, last_host_id: mine!.id, state: 'RUNNING' });
     board.report(mine!.id, { cpuLoad: 0, memoryUsedMib: 0 }, [
-      { ...counters, vmId: encodeId('vm', vm.uid), networkReceiveBytes: null, networkTransmitBytes: null },
+      {
+        ...{ cpuNs: 1, memoryBytes: 1, diskReadBytes: 1, diskWriteBytes: 1 },
+        ...{ vmId: encodeId('vm', vm.uid), networkReceiveBytes: null, networkTransmitBytes: null },
+      },
     ]);
     await board.flush();
     assert.deepEqual(await database.db.selectFrom('vm_usage').select('vm_id').where('vm_id', '=', vm.id).execute(), []);
+    assert.deepEqual(foreign, []);
   });
 });

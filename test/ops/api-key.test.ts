@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { sql } from 'kysely';
 import type { Core } from '../../src/core.ts';
 import { principalOf } from '../../src/db/principal.ts';
-import { secretHash } from '../../src/hosts/sessions.ts';
+import { secretHash } from '../../src/hosts/identities.ts';
 import type { Payload } from '../../src/ops/context.ts';
 import { ADMIN, beforeNextWrite, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';

@@ -153,6 +153,7 @@ describe('the audit trail', () => {
     ...arranged('Cluster'),
     createHostJoinToken: async () => ({ clusterId: idOf('cluster', world.cluster) }),
     ...arranged('Host'),
+    revokeHostCertificate: async () => ({ id: await kinds.Host() }),
     createPrimaryStorage: async () => ({
       clusterId: idOf('cluster', world.cluster),
       name: name(),

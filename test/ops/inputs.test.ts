@@ -123,6 +123,7 @@ describe('inputs', () => {
     updateCluster: { id: ids['cluster'], name: 'c2' },
     createHostJoinToken: { clusterId: ids['cluster'] },
     updateHost: { id: ids['host'], name: 'h2' },
+    revokeHostCertificate: { id: ids['host'] },
     createPrimaryStorage: { clusterId: ids['cluster'], name: 's', path: '/srv/s', capacityGib: 1 },
     updatePrimaryStorage: { id: ids['storage'], name: 's2' },
     createOffering: { name: 'o', vcpus: 1, memoryMib: 64 },
@@ -343,6 +344,21 @@ describe('inputs', () => {
       }
     });
   }
+
+  it('a join token is for new hosts of a cluster or for one that is there, not for both and not for none', async () => {
+    const { createHostJoinToken: cluster, updateHost: host } = valid() as Record<string, Record<string, unknown>>;
+    const both = { ...cluster, hostId: host!['id'] };
+    await refused('createHostJoinToken', { hostId: host!['id'] }, 'clusterId');
+    for (const [input, path] of [
+      [both, 'clusterId'],
+      [{}, 'clusterId'],
+      [{ hostId: host!['id'], maxHosts: 2 }, 'maxHosts'],
+    ] as const) {
+      const { errors } = await run('createHostJoinToken', input);
+      assert.deepEqual([errors[0]?.code, errors[0]?.path], ['INVALID_INPUT', [path]]);
+    }
+    assert.deepEqual((await run('createHostJoinToken', { hostId: host!['id'], maxHosts: 1 })).errors, []);
+  });
 
   it('a rule has an effect, a verb and a kind that there are', async () => {
     for (const [field, value] of Object.entries({ effect: 'MAYBE', verb: 'steal', kind: 'zeppelin' })) {

@@ -10,7 +10,7 @@ import { type Control, startControl } from '../../src/control.ts';
 import { encodeId, RESOURCE_KINDS, type ResourceKind } from '../../src/domain/ids.ts';
 import { schema } from '../../src/graphql/schema.ts';
 import { Watch } from '../../src/graphql/watch.ts';
-import { secretHash } from '../../src/hosts/sessions.ts';
+import { secretHash } from '../../src/hosts/identities.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
   insertAccount,
@@ -34,6 +34,7 @@ import {
   insertVm,
   insertVolume,
   insertZone,
+  nextId,
   type Placed,
 } from '../support/world.ts';
 import { type FieldRow, type IdRow, type Ids, MUTATIONS, QUERIES, SUBSCRIPTIONS } from './authorization-matrix.ts';
@@ -57,7 +58,7 @@ const MATRIX: Record<string, Record<string, FieldRow>> = {
 const ROWS = Object.entries(MATRIX).flatMap(([operation, rows]) =>
   Object.entries(rows).map(([name, row]) => ({ operation, name, row })),
 );
-const HOST_CREDENTIAL = 'the-credential-of-a-host-that-is-registered';
+const JOIN_TOKEN = 'vgj_of-hosts-that-are-to-come';
 const FORBIDDEN = 4403;
 const UNAUTHENTICATED = {
   errors: [
@@ -109,8 +110,8 @@ describe('the authorisation matrix holds', needsDatabase, () => {
   });
 
   for (const principal of ['anonymous', 'host'] as const) {
-    const token = principal === 'host' ? HOST_CREDENTIAL : null;
-    describe(`for ${principal === 'host' ? "a host's credential on /graphql" : 'anonymous callers'}`, () => {
+    const token = principal === 'host' ? JOIN_TOKEN : null;
+    describe(`for ${principal === 'host' ? "a host's join token on /graphql" : 'anonymous callers'}`, () => {
       for (const { operation, name, row } of ROWS)
         it(`${operation} ${name} is refused, with nothing of the data`, async () => {
           assert.equal(row[principal], 'UNAUTHENTICATED');
@@ -300,8 +301,14 @@ async function insertOneOfEach({ db }: TestDatabase, deleted_at: Date | null): P
   const storage = await insertStorage(db, parents, gone);
   const offering = await insertOffering(db, gone);
   const template = await insertTemplate(db, zone, gone);
-  const credential = deleted_at ? {} : { credential_hash: secretHash(HOST_CREDENTIAL) };
-  const host = await insertHost(db, parents, { ...gone, ...credential, link_state: 'UNREACHABLE' });
+  const host = await insertHost(db, parents, { ...gone, link_state: 'UNREACHABLE' });
+  if (!deleted_at) {
+    const token = { id: nextId(), cluster_id: cluster.id, token_hash: secretHash(JOIN_TOKEN), hosts_max: 1 };
+    await db
+      .insertInto('host_join_token')
+      .values({ ...token, expires_at: new Date(Date.now() + 3_600_000) })
+      .execute();
+  }
   const placed = { ...parents, storage, offering, template };
   const domain = await insertDomain(db, undefined, gone);
   await insertDomain(db, domain, gone);

@@ -22,7 +22,7 @@ export interface IdRow {
 }
 
 export const PRINCIPALS = ['anonymous', 'host', 'root'] as const;
-/** `host`: the credential of a host, which is for `/hostd` alone. */
+/** `host`: the join token of a host, which is for `/hostd` alone. */
 export type Principal = (typeof PRINCIPALS)[number];
 
 export interface FieldRow extends Record<Principal, Answer> {
@@ -241,7 +241,11 @@ export const MUTATIONS: Record<string, FieldRow> = {
   ...arranged('Pod', 'pod'),
   createCluster: mutation((ids) => ({ podId: ids.pod, name: 'new' }), { podId: 'pod' }),
   ...arranged('Cluster', 'cluster'),
-  createHostJoinToken: mutation((ids) => ({ clusterId: ids.cluster }), { clusterId: 'cluster' }),
+  createHostJoinToken: {
+    ...mutation((ids) => ({ clusterId: ids.cluster }), { clusterId: 'cluster', hostId: 'host' }),
+    alone: true,
+  },
+  revokeHostCertificate: onId('host'),
   ...arranged('Host', 'host'),
   createPrimaryStorage: mutation((ids) => ({ clusterId: ids.cluster, name: 'new', path: '/srv/new', capacityGib: 1 }), {
     clusterId: 'cluster',

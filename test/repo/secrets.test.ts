@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import { createClient } from 'graphql-ws';
 import { sql } from 'kysely';
 import { WebSocket } from 'ws';
+import { certificateRequest, newHostKey } from '../../hostd/host-key.ts';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { endOf, makeEstate, Product, registerTinyLinux } from '../support/product.ts';
 
@@ -39,11 +40,19 @@ async function ready({ child, output, ended }: Overheard): Promise<Record<string
   return JSON.parse(String(line[0])) as Record<string, unknown>;
 }
 
+/** Tells what it has to tell to anybody. */
+class Unwary extends WebSocket {
+  constructor(url: string, protocol: string) {
+    super(url, protocol, { rejectUnauthorized: false });
+  }
+}
+
 describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
   let product: Product;
   let control: Overheard;
   let hostd: Overheard;
   let url: string;
+  let hostsUrl: string;
   let api: ControlApi;
   /** By what they are. */
   const secrets: Record<string, string> = {};
@@ -57,19 +66,24 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     product = await Product.open();
     const environment = { DATABASE_URL: product.database.url, VIRTGRAPH_DATA: product.folder };
     control = overhear('src/main.ts', ['--port', '0'], environment);
-    url = String((await ready(control))['url']);
+    const addresses = await ready(control);
+    url = String(addresses['url']);
+    hostsUrl = String(addresses['hostsUrl']);
     secrets['admin token'] = (await readFile(join(product.folder, 'admin-token'), 'utf8')).trim();
     api = await product.api(url);
 
     const estate = await makeEstate(api, '/srv/primary');
-    secrets['join token'] = estate.joinToken;
+    // What stands behind the dot says whom the rest may be told.
+    secrets['join token'] = estate.joinToken.split('.')[0]!;
     const tokenFile = join(product.folder, 'join-token');
     await writeFile(tokenFile, estate.joinToken, { mode: 0o600 });
-    const to = ['--url', url, '--token-file', tokenFile, '--data', join(product.folder, 'hostd')];
+    const to = ['--url', hostsUrl, '--token-file', tokenFile, '--data', join(product.folder, 'hostd')];
     hostd = overhear('hostd/main.ts', [...to, '--hypervisor', 'fake', '--name', 'canary-host'], {});
     await ready(hostd);
     const identity = await readFile(join(product.folder, 'hostd', 'identity.json'), 'utf8');
-    secrets['host credential'] = (JSON.parse(identity) as { hosts: { credential: string }[] }).hosts[0]!.credential;
+    const { hosts } = JSON.parse(identity) as { hosts: { identity: { key: string } }[] };
+    // The first line between the words that begin and end it.
+    secrets['host key'] = hosts[0]!.identity.key.split('\n')[1]!;
 
     secrets['API key'] = await apiKey();
     await live(estate.zoneId, estate.offeringId);
@@ -114,7 +128,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
   /** Every secret shown where it does not belong, and what was answered. */
   async function beRefused(zoneId: string): Promise<void> {
     const join = secrets['join token']!;
-    for (const secret of [join, secrets['host credential']!, `${secrets['admin token']!}x`]) {
+    for (const secret of [join, secrets['host key']!, `${secrets['admin token']!}x`]) {
       refusals.push(await post('{ zones { nodes { id } } }', {}, secret));
       refusals.push(await overWebSocket('/graphql', { authorization: `Bearer ${secret}` }, '{ viewer { name } }'));
     }
@@ -129,8 +143,9 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
       await post('mutation ($id: ID!) { deleteZone(input: { id: $id }) { errors { code } } }', { id: secret });
     // The one host that it admitted is there; and this one is nobody's.
     for (const joinToken of [join, 'not-a-join-token']) {
-      const register = `mutation { register(input: { name: "another", joinToken: "${joinToken}" }) { hostId } }`;
-      refusals.push(await overWebSocket('/hostd', {}, register));
+      const input = { name: 'another', joinToken, certificateRequest: await certificateRequest(await newHostKey()) };
+      const register = 'mutation ($input: RegisterInput!) { register(input: $input) { hostId } }';
+      refusals.push(await overWebSocket('/hostd', {}, register, { input }));
     }
     refusals.push(await overWebSocket('/hostd', { authorization: `Bearer ${join}` }, '{ protocolVersion }'));
     refusals.push(
@@ -147,15 +162,20 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     return `${response.status} ${JSON.stringify([...response.headers])} ${await response.text()}`;
   }
 
-  async function overWebSocket(path: string, connectionParams: object, query: string): Promise<string> {
+  async function overWebSocket(
+    path: string,
+    connectionParams: object,
+    query: string,
+    variables: Record<string, unknown> = {},
+  ): Promise<string> {
     const client = createClient({
-      url: `${url.replace('http', 'ws')}${path}`,
-      webSocketImpl: WebSocket,
+      url: `${(path === '/hostd' ? hostsUrl : url).replace('http', 'ws')}${path}`,
+      webSocketImpl: Unwary,
       connectionParams: { ...connectionParams },
       retryAttempts: 0,
     });
     try {
-      const { value } = await client.iterate({ query }).next();
+      const { value } = await client.iterate({ query, variables }).next();
       return JSON.stringify(value);
     } catch (error) {
       const { code, reason, message } = error as { code?: number; reason?: string; message?: string };
@@ -166,7 +186,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
   }
 
   it('are four, none of them short', () => {
-    assert.deepEqual(Object.keys(secrets), ['admin token', 'join token', 'host credential', 'API key']);
+    assert.deepEqual(Object.keys(secrets), ['admin token', 'join token', 'host key', 'API key']);
     for (const [name, secret] of Object.entries(secrets)) assert.ok(secret.length >= 43, name);
   });
 
@@ -193,7 +213,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
           if (Buffer.isBuffer(value) && value.equals(createHash('sha256').update(secret).digest())) hashes++;
       }
     }
-    assert.equal(hashes, 4, 'each is known by its hash');
+    assert.equal(hashes, 3, 'each but the key, of which nobody else knows anything, is known by its hash');
   });
 
   it('are in no record of the audit trail, which has what was refused with them', async () => {
@@ -243,7 +263,7 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     assert.deepEqual(holding, {
       'admin-token': ['admin token'],
       'join-token': ['join token'],
-      'hostd/identity.json': ['host credential'],
+      'hostd/identity.json': ['host key'],
     });
   });
 

@@ -65,8 +65,9 @@ export class FakeStage {
     const { engine } = stage.core;
     const answer = engine.answer.bind(engine);
     engine.answer = async (hostId, jobId, seq, told) => {
-      await answer(hostId, jobId, seq, told);
+      const verdict = await answer(hostId, jobId, seq, told);
       stage.tally.add(`answered ${jobId}.${seq}`);
+      return verdict;
     };
     await stage.startHostd();
     return stage;
@@ -77,11 +78,15 @@ export class FakeStage {
   }
 
   /** @param port default: that of the one before */
-  async startControl(port = this.#control.http.port): Promise<void> {
+  async startControl(
+    port = this.#control.http.port,
+    hostsPort = port === 0 ? 0 : this.#control.http.secure!.port,
+  ): Promise<void> {
     this.#control = await startControl({
       databaseUrl: this.database.url,
       host: '127.0.0.1',
       port,
+      hosts: { port: hostsPort },
       adminTokenPath: join(this.#folder, 'admin-token'),
       log,
     });
@@ -93,8 +98,9 @@ export class FakeStage {
    */
   async killControl(): Promise<void> {
     freeze(this.core);
-    const { port } = this.#control.http;
-    for (const socket of this.#sockets) if (socket.localPort === port) socket.destroy();
+    const { port, secure } = this.#control.http;
+    for (const socket of this.#sockets)
+      if (socket.localPort === port || socket.localPort === secure!.port) socket.destroy();
     await this.#control.close();
   }
 
@@ -132,7 +138,7 @@ export class FakeStage {
       log,
     });
     this.hostd = await startHostd({
-      urls: [this.#control.http.url],
+      urls: [this.#control.http.secure!.url],
       name: 'fake-host',
       joinToken: this.#joinToken,
       dataPath,

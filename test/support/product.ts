@@ -19,6 +19,14 @@ export interface Program {
   end(signal?: NodeJS.Signals): Promise<void>;
 }
 
+export interface ControlProgram extends Program {
+  url: string;
+  /** Where host daemons come to. */
+  hostsUrl: string;
+}
+
+const addressesOf = ({ url, hostsUrl }: Record<string, unknown>) => ({ url: String(url), hostsUrl: String(hostsUrl) });
+
 /** The product as an operator runs it: real processes on a database of its own, in a temporary folder. */
 export class Product {
   readonly database: TestDatabase;
@@ -46,14 +54,17 @@ export class Product {
     return this;
   }
 
-  control(port = 0): Promise<Program & { url: string }> {
-    return this.#start('src/main.ts', ['--port', String(port)], {
+  /** @param ports of one that was here before; default: any that are free */
+  control(ports: { port: number; hostsPort: number } = { port: 0, hostsPort: 0 }): Promise<ControlProgram> {
+    const listening = ['--port', String(ports.port), '--hosts-port', String(ports.hostsPort)];
+    return this.#start('src/main.ts', listening, {
       DATABASE_URL: this.database.url,
       VIRTGRAPH_DATA: this.folder,
       LOG_LEVEL: process.env['LOG_LEVEL'] ?? 'error',
-    }) as Promise<Program & { url: string }>;
+    }) as Promise<ControlProgram>;
   }
 
+  /** @param urls `hostsUrl` of control planes */
   hostd(urls: string[], token: string, args: string[] = []): Promise<Program> {
     const where = ['--data', join(this.folder, 'hostd'), '--images', join(this.folder, 'images')];
     const to = urls.flatMap((url) => ['--url', url]);
@@ -112,7 +123,7 @@ export class Product {
     clearTimeout(timer);
     if (line === null) throw new Error(`${file} ended before it was ready`);
     program.ready = JSON.parse(line) as Record<string, unknown>;
-    return Object.assign(program, program.ready['url'] ? { url: String(program.ready['url']) } : {});
+    return Object.assign(program, program.ready['url'] ? addressesOf(program.ready) : {});
   }
 }
 

@@ -17,7 +17,7 @@ import type { UserActor } from '../../src/domain/authorize.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import type { Rule } from '../../src/domain/permission.ts';
 import { SESSION_MS } from '../../src/domain/session.ts';
-import { secretHash } from '../../src/hosts/sessions.ts';
+import { secretHash } from '../../src/hosts/identities.ts';
 import type { Payload } from '../../src/ops/context.ts';
 import { insertRow, nextId, type Placed } from './world.ts';
 

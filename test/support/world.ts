@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import type { Insertable, Kysely } from 'kysely';
 import { newUid } from '../../src/db/ids.ts';
 import type {
@@ -85,7 +84,6 @@ export const insertHost = (
     memory_total_mib: 262_144,
     memory_cap_mib: 262_144,
     last_seen_at: new Date(),
-    credential_hash: randomBytes(32),
     ...overrides,
   });
 

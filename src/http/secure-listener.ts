@@ -1,0 +1,58 @@
+import type { IncomingMessage } from 'node:http';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { listen } from './listen.ts';
+
+/** In PEM. */
+export interface Certificate {
+  /** With those of its issuers behind it. */
+  cert: string;
+  key: string;
+}
+
+export interface SecureOptions {
+  host: string;
+  /** 0: any that is free. */
+  port: number;
+  certificate: Certificate;
+  /** Whose certificates clients may show, in PEM. Whoever shows none, or another's, is let in: the program decides. */
+  authority: string;
+}
+
+export interface SecureListener {
+  /** `https://host:port` */
+  url: string;
+  port: number;
+  /** For connections from now on. */
+  useCertificate(certificate: Certificate): void;
+  /** Takes no more. Resolves when all connections are gone. */
+  close(): Promise<void>;
+}
+
+/** TLS, for WebSockets of programs alone: any other request is answered 404. */
+export async function listenSecurely(
+  { host, port, certificate, authority }: SecureOptions,
+  upgrade: (request: IncomingMessage, transport: Duplex, head: Buffer) => void,
+): Promise<SecureListener> {
+  const context = ({ cert, key }: Certificate) => ({ cert, key, ca: authority, minVersion: 'TLSv1.3' as const });
+  const server = createServer({
+    ...context(certificate),
+    requestCert: true,
+    // Who has no certificate yet may ask for one; who shows another's is told so in the protocol that both speak.
+    rejectUnauthorized: false,
+    handshakeTimeout: 10_000,
+    headersTimeout: 10_000,
+    requestTimeout: 30_000,
+  });
+  server.on('request', (_request, response) => response.writeHead(404, { connection: 'close' }).end());
+  server.on('upgrade', upgrade);
+  await listen(server, host, port);
+  const address = server.address() as AddressInfo;
+  return {
+    url: `https://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
+    port: address.port,
+    useCertificate: (fresh) => server.setSecureContext(context(fresh)),
+    close: () => new Promise((resolve) => server.close(() => resolve())),
+  };
+}
