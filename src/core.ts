@@ -111,6 +111,7 @@ export function createCore(options: CoreOptions): Core {
     pool: pools[1]!.promise(),
     db,
     origin: processId,
+    tenancy: inventory,
     isElsewhere: (hostId) => !links.has(hostId),
     onCommit(transitions) {
       try {

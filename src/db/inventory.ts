@@ -1,6 +1,8 @@
 import type { Kysely } from 'kysely';
 import type { Tenancy } from '../domain/authorize.ts';
 import type { PlacementHost, PlacementStorage } from '../domain/placement.ts';
+import { ownersOf, type QuotaOwner, quotaTable } from '../domain/quota.ts';
+import { QuotaBook } from './quota-book.ts';
 import type {
   Account,
   Cluster,
@@ -10,6 +12,7 @@ import type {
   Offering,
   Pod,
   PrimaryStorage,
+  Quota,
   Role,
   Template,
   Zone,
@@ -27,6 +30,8 @@ interface Held {
   template: Template;
   domain: Domain;
   account: Account;
+  account_quota: Quota;
+  domain_quota: Quota;
   role: Role;
 }
 type HeldKind = keyof Held;
@@ -40,10 +45,12 @@ const KINDS: HeldKind[] = [
   'template',
   'domain',
   'account',
+  'account_quota',
+  'domain_quota',
   'role',
 ];
 /** Held when they are deleted too: what was theirs is still shown to those above. */
-const FOR_EVER: HeldKind[] = ['domain', 'account'];
+const FOR_EVER: HeldKind[] = ['domain', 'account', 'account_quota', 'domain_quota'];
 const isHeld = (kind: string): kind is HeldKind => (KINDS as string[]).includes(kind);
 
 interface Room {
@@ -53,20 +60,20 @@ interface Room {
 }
 type RoomOwner = { host: number; storage: number | null };
 
-class Shelf<T extends { id: number; uid: Buffer }> {
+class Shelf<T extends { id: number; uid?: Buffer }> {
   readonly byId = new Map<number, T>();
   readonly byUid = new Map<string, T>();
 
   put(row: T): void {
     this.byId.set(row.id, row);
-    this.byUid.set(row.uid.toString('hex'), row);
+    if (row.uid) this.byUid.set(row.uid.toString('hex'), row);
   }
 
   drop(id: number): void {
     const row = this.byId.get(id);
     if (!row) return;
     this.byId.delete(id);
-    this.byUid.delete(row.uid.toString('hex'));
+    if (row.uid) this.byUid.delete(row.uid.toString('hex'));
   }
 }
 
@@ -86,8 +93,11 @@ export class Inventory implements Tenancy {
     template: new Shelf(),
     domain: new Shelf(),
     account: new Shelf(),
+    account_quota: new Shelf(),
+    domain_quota: new Shelf(),
     role: new Shelf(),
   };
+  readonly quotas = new QuotaBook((owner) => this.get(quotaTable(owner), owner.id));
   /** `<template>.<storage>` of the copies that are prepared. */
   #copies = new Set<string>();
   /** Room that transactions of this process are about to take. */
@@ -153,6 +163,12 @@ export class Inventory implements Tenancy {
   doubt(writes: readonly Write[]): Promise<void> {
     const relied = writes.filter((w) => w.op === 'take' || w.op === 'hold');
     this.changed(relied.map((w) => ({ kind: w.table as Change['kind'], id: w.id })));
+    return this.recountQuotas(writes.flatMap((w) => (w.op === 'charge' ? ownersOf(w.accountId, this) : [])));
+  }
+
+  /** Reads these quotas anew. */
+  recountQuotas(owners: readonly QuotaOwner[]): Promise<void> {
+    this.changed(owners.map((owner) => ({ kind: quotaTable(owner), id: owner.id })));
     return this.refresh();
   }
 

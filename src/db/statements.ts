@@ -1,4 +1,5 @@
 import { type CompiledQuery, type Kysely, type RawBuilder, sql } from 'kysely';
+import { QUOTA } from '../domain/quota.ts';
 import type { Database } from './tables.ts';
 import type {
   Absent,
@@ -52,6 +53,8 @@ const PATCH_ORDER: PatchTable[] = [
   'host',
   // Only who holds its host changes it.
   'host_certificate',
+  'account_quota',
+  'domain_quota',
 ];
 const HOLD_ORDER: Hold['table'][] = [
   'domain',
@@ -282,20 +285,23 @@ function removeStatements(db: Kysely<Database>, removes: Remove[]): Statement[] 
   });
 }
 
-const COUNTED = {
-  vcpus: { used: 'vcpus_used', cap: 'vcpus_cap' },
-  memoryMib: { used: 'memory_used_mib', cap: 'memory_cap_mib' },
+const COUNTED: Record<string, { used: string; cap: string }> = {
   bytes: { used: 'bytes_used', cap: 'bytes_cap' },
   hosts: { used: 'hosts_joined', cap: 'hosts_max' },
-} as const;
-type Counted = keyof typeof COUNTED;
+  // vCPUs and memory of hosts stand in columns of the same names.
+  ...Object.fromEntries(Object.values(QUOTA).map((facts) => [facts.amount, facts])),
+};
 
 /** What must hold for a counted row to give something. Taking back is always possible. */
 const GIVES_WHILE: Record<Take['table'], RawBuilder<boolean>> = {
   primary_storage: sql`deleted_at IS NULL AND wanted_state = 'ENABLED'`,
   host: sql`deleted_at IS NULL AND wanted_state = 'ENABLED'`,
   host_join_token: sql`expires_at > NOW(6)`,
+  account_quota: sql`TRUE`,
+  domain_quota: sql`TRUE`,
 };
+
+const isQuota = (table: Take['table']): boolean => table === 'account_quota' || table === 'domain_quota';
 
 /** One guarded update per counted row for the whole batch, however many VMs land on it. */
 function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
@@ -303,11 +309,16 @@ function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
     sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts, taken }) => {
       const set: Record<string, unknown> = {};
       let query = db.updateTable(table as 'host').where('id', '=', id);
-      for (const [name, amount] of Object.entries(amounts) as [Counted, number][]) {
-        const used = sql.ref(COUNTED[name].used);
-        set[COUNTED[name].used] = sql`${used} + ${amount}`;
-        if (taken.has(name)) query = query.where(sql<boolean>`${used} + ${amount} <= ${sql.ref(COUNTED[name].cap)}`);
-        if (amount < 0) query = query.where(sql<boolean>`${used} >= ${-amount}`);
+      for (const [name, amount] of Object.entries(amounts)) {
+        const column = COUNTED[name]!.used;
+        const [used, cap] = [sql.ref(column), sql.ref(COUNTED[name]!.cap)];
+        set[column] = sql`${used} + ${amount}`;
+        // Only quotas may be without a cap.
+        if (taken.has(name)) query = query.where(sql<boolean>`(${cap} IS NULL OR ${used} + ${amount} <= ${cap})`);
+        if (amount >= 0) continue;
+        // A quota that has lost count keeps nothing from being deleted; room that is in use must not be given twice.
+        if (isQuota(table)) set[column] = sql`IF(${used} > ${-amount}, ${used} - ${-amount}, 0)`;
+        else query = query.where(sql<boolean>`${used} >= ${-amount}`);
       }
       if (taken.size > 0) query = query.where(GIVES_WHILE[table]);
       return { query: query.set(set).compile(), mustHit: 1, otherwise: 'full' as const };

@@ -99,6 +99,28 @@ export interface AccountTable extends Named {
   wanted_state: Defaulted<WantedState>;
 }
 
+/** How much an account, or a domain with all below it, may have (null: without a limit) and has. Jobs and operations write it. */
+export interface QuotaTable {
+  /** The account's or the domain's. */
+  id: number;
+  vms_used: Defaulted<number>;
+  vms_cap: Defaulted<number | null>;
+  vcpus_used: Defaulted<number>;
+  vcpus_cap: Defaulted<number | null>;
+  memory_used_mib: Defaulted<number>;
+  memory_cap_mib: Defaulted<number | null>;
+  volumes_used: Defaulted<number>;
+  volumes_cap: Defaulted<number | null>;
+  primary_bytes_used: Defaulted<number>;
+  primary_bytes_cap: Defaulted<number | null>;
+  templates_used: Defaulted<number>;
+  templates_cap: Defaulted<number | null>;
+  secondary_bytes_used: Defaulted<number>;
+  secondary_bytes_cap: Defaulted<number | null>;
+  /** Of the limits; what is used changes without it. */
+  generation: Defaulted<number>;
+}
+
 export interface RoleTable extends Named {
   reach: Reach;
   /** JSON: Rule[]; of a built-in role they are in domain/permission.ts. */
@@ -465,6 +487,8 @@ export type AuditPage = Selectable<AuditPageTable>;
 export interface Database {
   domain: DomainTable;
   account: AccountTable;
+  account_quota: QuotaTable;
+  domain_quota: QuotaTable;
   role: RoleTable;
   user: UserTable;
   api_key: ApiKeyTable;
@@ -506,6 +530,7 @@ export type Pod = Selectable<PodTable>;
 export type Domain = Selectable<DomainTable>;
 export type Account = Selectable<AccountTable>;
 export type ProjectMember = Selectable<ProjectMemberTable>;
+export type Quota = Selectable<QuotaTable>;
 export type User = Selectable<UserTable>;
 export type Role = Selectable<RoleTable>;
 export type IdentityProvider = Selectable<IdentityProviderTable>;

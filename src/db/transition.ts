@@ -3,6 +3,7 @@ import type { IDENTITIES } from '../domain/authorize.ts';
 import type { ResourceKind } from '../domain/ids.ts';
 import type { JobView } from '../domain/job.ts';
 import type { AuditOutcome, FieldChange, TargetKind } from '../domain/kinds.ts';
+import { type Charge, minus, type QuotaOwner, type QuotaTable, quotaTable } from '../domain/quota.ts';
 import type { Database } from './tables.ts';
 
 /**
@@ -25,7 +26,7 @@ export interface Transition {
 }
 
 export interface Change {
-  kind: ResourceKind | 'command';
+  kind: ResourceKind | 'command' | QuotaTable;
   id: number;
 }
 
@@ -93,6 +94,7 @@ export type PatchTable =
   | 'host_join_token'
   | 'identity_provider'
   | 'host_certificate'
+  | QuotaTable
   | (typeof IDENTITIES)[number];
 
 /** A value that the database computes. */
@@ -115,7 +117,7 @@ export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Comp
 /** Equal to the value, or to one of a list. */
 export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
 
-export type Write = Insert | Patch | Take | Hold | Remove | Absent | Expect;
+export type Write = Insert | Patch | Take | ChargeAccount | Hold | Remove | Absent | Expect;
 
 /** What it means that a guarded write hit fewer rows than it must. */
 export type Refusal = 'stale' | 'full' | 'gone';
@@ -141,10 +143,20 @@ export interface Patch {
 /** Takes room from a counted resource (or gives it back, negative), never beyond its cap. */
 export interface Take {
   op: 'take';
-  table: 'host' | 'primary_storage' | 'host_join_token';
+  table: 'host' | 'primary_storage' | 'host_join_token' | QuotaTable;
   id: number;
-  /** By what is counted: vcpus, memoryMib, bytes, hosts. */
+  /** By what is counted: vcpus, memoryMib, bytes, hosts, and what a charge names. */
   amounts: Record<string, number>;
+}
+
+/**
+ * Takes of the quota of an account and of every domain above it, or gives back (negative). The writer, which knows where
+ * accounts stand, makes takes of it: what charges need not know the tree, nor a job remember what it was.
+ */
+export interface ChargeAccount {
+  op: 'charge';
+  accountId: number;
+  charge: Charge;
 }
 
 /** Locks a parent, shared, that must live until this is committed; and be enabled, where that matters. */
@@ -254,6 +266,20 @@ export const takeJoin = (tokenId: number): Take => ({
   amounts: { hosts: 1 },
 });
 
+export const chargeAccount = (accountId: number, charge: Charge): ChargeAccount => ({
+  op: 'charge',
+  accountId,
+  charge,
+});
+export const refundAccount = (accountId: number, charge: Charge): ChargeAccount =>
+  chargeAccount(accountId, minus(charge));
+export const takeQuota = (owner: QuotaOwner, charge: Charge): Take => ({
+  op: 'take',
+  table: quotaTable(owner),
+  id: owner.id,
+  amounts: charge,
+});
+
 export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
 export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
 export const expect = <T extends Expect['table']>(table: T, id: number, guard: Guard<T>): Expect => ({
@@ -289,7 +315,7 @@ export type Outcome =
   | { kind: 'written' }
   /** Something is no longer as its author saw it: forget and read again. */
   | { kind: 'stale' }
-  /** A host or storage has no room after all. */
+  /** A host or storage has no room after all, or a quota is reached. */
   | { kind: 'full' }
   /** A parent was deleted or disabled meanwhile. */
   | { kind: 'gone' }

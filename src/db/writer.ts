@@ -1,6 +1,8 @@
 import { setImmediate } from 'node:timers';
 import type { CompiledQuery, Kysely } from 'kysely';
 import type { Pool, PoolConnection } from 'mysql2/promise';
+import type { Tenancy } from '../domain/authorize.ts';
+import { chargedAccounts, withTakes } from './charge.ts';
 import { codeOf, isConnectionLost, isOutage, isRetryable, isTimeout, timedOut } from './failure.ts';
 import { LOCKS_BEGIN, LOCKS_END } from './pool.ts';
 import { feedStatements, type Statement, statementsFor } from './statements.ts';
@@ -22,6 +24,8 @@ export interface WriterOptions {
   db: Kysely<Database>;
   /** This process, as it stands in the change feed. */
   origin: string;
+  /** Where accounts stand in the tree of domains, for charges. */
+  tenancy: Tenancy & { know(accountIds: number[]): Promise<void> };
   maxBatch?: number;
   /** Whether a host's link ends in another process, which must then hear of the command by the feed. */
   isElsewhere: (hostId: number) => boolean;
@@ -69,7 +73,14 @@ export class Writer {
    *
    * @throws the database's error when it stays away; whether the transition was committed is then unknown
    */
-  submit(transition: Transition): Promise<Outcome> {
+  async submit(transition: Transition): Promise<Outcome> {
+    const { tenancy } = this.#options;
+    const unknown = chargedAccounts(transition).filter((id) => tenancy.domainPathOf(id) === undefined);
+    if (unknown.length > 0) await tenancy.know(unknown);
+    return this.#queue(withTakes(transition, tenancy));
+  }
+
+  #queue(transition: Transition): Promise<Outcome> {
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { transition, resolve, reject, timer: setTimeout(() => this.#giveUp(waiting), WAIT_MS) };
       this.#waiting.push(waiting);

@@ -1,4 +1,5 @@
 import type { PlacementRejection } from './placement.ts';
+import type { QuotaExcess, QuotaOwner } from './quota.ts';
 
 interface ErrorAdvice {
   /** Whether trying the same again may help. */
@@ -94,6 +95,13 @@ export const ERROR_CODES = {
     user: 'Choose a smaller offering or another zone, or ask for room.',
     operator: 'Each rejection names the rule and what is missing: add or enable hosts, raise the overcommit, free VMs.',
     developer: 'Show `rejections`. `explainPlacement` asks the same rules without creating anything.',
+  },
+  QUOTA_EXCEEDED: {
+    retryable: false,
+    meaning: 'A quota of the account, or of a domain above it, is reached; the message has the numbers.',
+    user: 'Delete and expunge what is no longer needed, or ask whoever administers the domain for more.',
+    operator: '`updateQuota` raises a limit; `quotaUsage` shows limits and use of an account or domain.',
+    developer: 'Show the message. `available` of `quotaUsage` tells beforehand what may still be taken.',
   },
   IDEMPOTENCY_KEY_REUSED: {
     retryable: false,
@@ -206,6 +214,8 @@ export interface UserErrorData {
   allowedActions?: string[];
   /** With INSUFFICIENT_CAPACITY. */
   rejections?: PlacementRejection[];
+  /** With QUOTA_EXCEEDED: whose quota. `path` is that of a domain, by which it is told who may know of it. */
+  quota?: QuotaExcess & { owner: QuotaOwner; path?: string };
 }
 
 /** The one error class. `message` is safe to show; what only the log may have is the `cause`. */

@@ -1,4 +1,5 @@
-import { insert, insertOnce, now, patch, takeStorage } from '../db/transition.ts';
+import { chargeAccount, insert, insertOnce, now, patch, refundAccount, takeStorage } from '../db/transition.ts';
+import { chargeOfVm, chargeOfVolume } from '../domain/quota.ts';
 import { vmStateAfter } from '../domain/vm-state.ts';
 import {
   deleteVolumeCommand,
@@ -150,6 +151,7 @@ export const createVm: Workflow<VmCreateContext> = {
             epoch: c.vm.epoch,
             active_job_id: job.id,
           }),
+          chargeAccount(job.target.accountId!, chargeOfVm(c.vm.vcpus, c.vm.memoryMib)),
         ],
         changes: [{ kind: 'vm', id: c.vm.id }],
         events: [vmEvent(c.vm.id, job, null, 'CREATING', job.reason)],
@@ -170,6 +172,7 @@ export const createVm: Workflow<VmCreateContext> = {
         : moveVm(c, job, 'CREATING', 'CREATED', { active_job_id: null, last_host_id: c.hostId }),
     ),
 
+  // The VM counts on while its row stays, to be tried again: nobody takes its place in the quota meanwhile.
   failed(c, job, error, _at, end) {
     const cancelled = end === 'CANCELLED';
     const vm = moveVm(
@@ -180,7 +183,12 @@ export const createVm: Workflow<VmCreateContext> = {
       { ...leftHost(c), state_reason: error.message, ...(cancelled ? { deleted_at: now } : {}) },
       error.message,
     );
-    return together(vm, deletedVolume(c.volume, 'CREATING'), c.start ? release(c) : nothing);
+    return together(
+      vm,
+      cancelled ? uncountedVm(c, job) : nothing,
+      deletedVolume(c.volume, job, 'CREATING'),
+      c.start ? release(c) : nothing,
+    );
   },
 };
 
@@ -201,7 +209,11 @@ function volumeRow(c: VmCreateContext, job: JobIdentity): Effects {
     size_bytes: c.volume.sizeBytes,
   });
   return {
-    writes: [row, takeStorage(c.volume.storageId, c.volume.sizeBytes)],
+    writes: [
+      row,
+      takeStorage(c.volume.storageId, c.volume.sizeBytes),
+      chargeAccount(job.target.accountId!, chargeOfVolume(c.volume.sizeBytes)),
+    ],
     changes: [
       { kind: 'volume', id: c.volume.id },
       { kind: 'primary_storage', id: c.volume.storageId },
@@ -210,11 +222,19 @@ function volumeRow(c: VmCreateContext, job: JobIdentity): Effects {
   };
 }
 
+/** A VM that is no more gives its account back what it counted. */
+export const uncountedVm = (c: VmContext, job: JobIdentity): Effects => ({
+  writes: [refundAccount(job.target.accountId!, chargeOfVm(c.vm.vcpus, c.vm.memoryMib))],
+  changes: [],
+  events: [],
+});
+
 /** A volume whose file is gone: its row stays for those who speak of it, its room is free. */
-export const deletedVolume = (volume: VolumeContext, from: 'CREATING' | 'DELETING'): Effects => ({
+export const deletedVolume = (volume: VolumeContext, job: JobIdentity, from: 'CREATING' | 'DELETING'): Effects => ({
   writes: [
     patch('volume', volume.id, { state: from }, { state: 'DELETED', deleted_at: now }),
     takeStorage(volume.storageId, -volume.sizeBytes),
+    refundAccount(job.target.accountId!, chargeOfVolume(volume.sizeBytes)),
   ],
   changes: [
     { kind: 'volume', id: volume.id },

@@ -1,6 +1,6 @@
 import { now, patch } from '../db/transition.ts';
 import { claimVm, deleteVolumeCommand, moveVm, removeCommand, type VmContext } from './vm-context.ts';
-import { deletedVolume } from './vm-create.ts';
+import { deletedVolume, uncountedVm } from './vm-create.ts';
 import { type Effects, type Step, together, type Workflow } from './workflow.ts';
 
 export interface VmExpungeContext extends VmContext {
@@ -27,13 +27,14 @@ export const expungeVm: Workflow<VmExpungeContext> = {
         attempts: 3,
         pointOfNoReturn: true,
         command: deleteVolumeCommand(c, volume, c.storageHostId!, name),
-        done: () => deletedVolume(volume, 'DELETING'),
+        done: (_c, job) => deletedVolume(volume, job, 'DELETING'),
       };
     }),
   ],
   begin: (c, job) =>
     together(claimVm(c, job, 'EXPUNGE'), ...c.volumes.map((volume) => mark(volume.id, 'READY', 'DELETING'))),
-  succeeded: (c, job) => moveVm(c, job, 'EXPUNGING', 'EXPUNGED', { active_job_id: null, deleted_at: now }),
+  succeeded: (c, job) =>
+    together(moveVm(c, job, 'EXPUNGING', 'EXPUNGED', { active_job_id: null, deleted_at: now }), uncountedVm(c, job)),
   failed: (c, job, error) =>
     together(
       moveVm(

@@ -1,8 +1,16 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../db/tables.ts';
+import type { QuotaResource } from '../domain/quota.ts';
+import { auditQuotas } from './quota-audit.ts';
 
 export interface Drift {
-  what: 'host vCPUs' | 'host memory MiB' | 'storage bytes' | 'VMs without reservation' | 'reservations without VM';
+  what:
+    | 'host vCPUs'
+    | 'host memory MiB'
+    | 'storage bytes'
+    | 'VMs without reservation'
+    | 'reservations without VM'
+    | `quota of ${'account' | 'domain'}: ${QuotaResource}`;
   id: number;
   counted: number;
   actual: number;
@@ -13,7 +21,12 @@ export async function auditCounters(db: Kysely<Database>): Promise<Drift[]> {
   return db
     .transaction()
     .setIsolationLevel('repeatable read')
-    .execute(async (tx) => [...(await hosts(tx)), ...(await storages(tx)), ...(await places(tx))]);
+    .execute(async (tx) => [
+      ...(await hosts(tx)),
+      ...(await storages(tx)),
+      ...(await places(tx)),
+      ...(await auditQuotas(tx)),
+    ]);
 }
 
 async function hosts(db: Kysely<Database>): Promise<Drift[]> {

@@ -1,5 +1,5 @@
 import type { Account } from '../db/tables.ts';
-import { hold } from '../db/transition.ts';
+import { hold, insert } from '../db/transition.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
@@ -15,8 +15,9 @@ export const createAccount = mutation(
   async (context, { name, domainId, type }, asker) => {
     const domain = await find(context, 'domain', domainId, ['domainId'], asker.actor);
     mustReachDomains(asker, ['domainId']);
-    return create(context, 'account', asker, { domain_id: domain.id, type: type ?? 'ACCOUNT', name }, [
-      hold('domain', domain.id),
+    const row = { domain_id: domain.id, type: type ?? 'ACCOUNT', name };
+    return create(context, 'account', asker, row, [hold('domain', domain.id)], (id) => [
+      insert('account_quota', { id }),
     ]);
   },
 );

@@ -1,5 +1,5 @@
 import type { Domain } from '../db/tables.ts';
-import { hold } from '../db/transition.ts';
+import { hold, insert } from '../db/transition.ts';
 import { domainsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { OpsContext } from './context.ts';
@@ -27,7 +27,7 @@ export const createDomain = mutation(
       });
     const id = await context.ids.take();
     const row = { id, parent_id: parent.id, path: `${parent.path}${id}/`, name };
-    return create(context, 'domain', asker, row, [hold('domain', parent.id)]);
+    return create(context, 'domain', asker, row, [hold('domain', parent.id)], () => [insert('domain_quota', { id })]);
   },
 );
 

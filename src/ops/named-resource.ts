@@ -219,6 +219,8 @@ export async function create<K extends CreatedKind>(
   asker: Asker,
   columns: Omit<Insertable<Database[K]>, 'id' | 'uid'> & { id?: number; name: string },
   parents: Hold[] = [],
+  /** What stands beside the row from the beginning. */
+  beside: (id: number) => Write[] = () => [],
 ): Promise<Decision> {
   const id = columns.id ?? (await context.ids.take());
   const row = { id, uid: newUid(), ...columns };
@@ -228,7 +230,7 @@ export async function create<K extends CreatedKind>(
     jobId: null,
     transition: {
       ...emptyTransition(),
-      writes: [...parents, insert(kind as 'zone', row as never)],
+      writes: [...parents, insert(kind as 'zone', row as never), ...beside(id)],
       changes: [{ kind, id }],
       events: [
         told(kind, { ...columns, id }, 'created', asker, [{ field: 'name', before: null, after: columns.name }]),

@@ -7,7 +7,9 @@ import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf, encodeId } from '../domain/ids.ts';
 import type { PlacementRequest, PlacementVerdict } from '../domain/placement.ts';
 import { evaluate } from '../domain/placement.ts';
+import { chargeOfVm, chargeOfVolume, together } from '../domain/quota.ts';
 import { begin } from '../jobs/advance.ts';
+import { chargeOrRefuse } from '../jobs/quota.ts';
 import { type VmCreateContext, createVm as workflow } from '../jobs/vm-create.ts';
 import { placeOrRefuse } from '../jobs/vm-plan.ts';
 import type { OpsContext } from './context.ts';
@@ -132,15 +134,27 @@ async function planCreate(context: OpsContext, wish: Wish): Promise<Decision> {
   // A VM that is not started takes room for its disk alone.
   const room = wish.start ? { vcpus: offering.vcpus, memoryMib: offering.memory_mib } : { vcpus: 0, memoryMib: 0 };
   const [volumeId, jobId] = [await ids.take(), await ids.take()];
-  // Last of what is awaited: from here on the room is held.
-  const { hostId, storageId, settle } = await placeOrRefuse(inventory, {
+  // A VM that is tried again counts already; its disk was given back.
+  const disk = chargeOfVolume(bytes);
+  const charge = wish.fresh ? together(chargeOfVm(offering.vcpus, offering.memory_mib), disk) : disk;
+  // Last of what is awaited: from here on quota and room are held.
+  const uncharge = await chargeOrRefuse(inventory, wish.accountId, charge);
+  const place = await placeOrRefuse(inventory, {
     zoneId: wish.zoneId,
     clusterId: wish.clusterId,
     hostId: wish.hostId,
     ...room,
     diskBytes: bytes,
     storageClusterId: null,
+  }).catch((error: unknown) => {
+    uncharge(false);
+    throw error;
   });
+  const { hostId, storageId } = place;
+  const settle = (taken: boolean): void => {
+    uncharge(taken);
+    place.settle(taken);
+  };
   const host = inventory.get('host', hostId)!;
   const storage = inventory.get('primary_storage', storageId!)!;
   const volumeUid = newUid();

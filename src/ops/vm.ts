@@ -1,6 +1,14 @@
 import { newUid } from '../db/ids.ts';
 import type { Vm } from '../db/tables.ts';
-import { emptyTransition, holdEnabled, patch, plus, type Settable, type Write } from '../db/transition.ts';
+import {
+  chargeAccount,
+  emptyTransition,
+  holdEnabled,
+  patch,
+  plus,
+  type Settable,
+  type Write,
+} from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
 import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
@@ -8,6 +16,7 @@ import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import { decideVm } from '../domain/vm-state.ts';
 import { begin, enqueue } from '../jobs/advance.ts';
+import { chargeOrRefuse } from '../jobs/quota.ts';
 import { invalidState, type PlannedAction, planVm, type VmRequest, workflowForAction } from '../jobs/vm-plan.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
@@ -143,7 +152,8 @@ export const updateVm = mutation(
     if (decision.kind === 'deny') throw invalidState(vm, 'UPDATE', decision.allowed);
     const set: Settable<'vm'> = {};
     const changes: FieldChange[] = [];
-    const also: Write[] = [];
+    let also: Write[] = [];
+    let settle: ((taken: boolean) => void) | undefined;
     if (input.name != null && input.name !== vm.name) {
       set.name = input.name;
       changes.push({ field: 'name', before: vm.name, after: input.name });
@@ -152,13 +162,15 @@ export const updateVm = mutation(
       set.description = input.description === '' ? null : input.description;
       changes.push({ field: 'description', before: vm.description, after: set.description });
     }
+    // Last of what is awaited: from here on the quota is held.
     if (input.offeringId != null)
-      also.push(...(await resize(context, vm, input.offeringId, set, changes, asker.actor)));
+      ({ writes: also, settle } = await resize(context, vm, input.offeringId, set, changes, asker.actor));
     if (changes.length === 0) return { kind: 'already', id: vm.id };
     return {
       kind: 'write',
       id: vm.id,
       jobId: null,
+      ...(settle ? { settle } : {}),
       transition: {
         ...emptyTransition(),
         writes: [
@@ -194,9 +206,9 @@ async function resize(
   set: Settable<'vm'>,
   changes: FieldChange[],
   actor: Actor,
-): Promise<Write[]> {
+): Promise<{ writes: Write[]; settle?: (taken: boolean) => void }> {
   const { id, name } = await find(context, 'offering', offeringId, ['offeringId'], actor);
-  if (id === vm.offering_id) return [];
+  if (id === vm.offering_id) return { writes: [] };
   if (vm.state !== 'STOPPED' || vm.active_job_id !== null) {
     throw new VirtgraphError({
       code: 'INVALID_STATE',
@@ -216,5 +228,7 @@ async function resize(
   set.memory_mib = offering.memory_mib;
   const before = context.inventory.get('offering', vm.offering_id)?.name ?? null;
   changes.push({ field: 'offering', before, after: name });
-  return [holdEnabled('offering', id)];
+  const growth = { vcpus: offering.vcpus - vm.vcpus, memoryMib: offering.memory_mib - vm.memory_mib };
+  const settle = await chargeOrRefuse(context.inventory, vm.account_id, growth);
+  return { writes: [holdEnabled('offering', id), chargeAccount(vm.account_id, growth)], settle };
 }

@@ -3,6 +3,7 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { Feed, headSeq } from '../../src/db/feed.ts';
 import { newUid } from '../../src/db/ids.ts';
+import { Inventory } from '../../src/db/inventory.ts';
 import { openDatabase, openPool } from '../../src/db/pool.ts';
 import { type Change, emptyTransition, insert } from '../../src/db/transition.ts';
 import { Writer } from '../../src/db/writer.ts';
@@ -24,6 +25,7 @@ describe('the change feed', () => {
 
   function newWriter(origin: string, onCommit: (ids: number[]) => void, pool = database.pool): Writer {
     return new Writer({
+      tenancy: new Inventory(database.db),
       pool: pool.promise(),
       db: database.db,
       origin,
@@ -151,6 +153,7 @@ describe('the change feed', () => {
   it('tells another process of commands for hosts that are not linked here', async () => {
     const from = await headSeq(database.db);
     const writer = new Writer({
+      tenancy: new Inventory(database.db),
       pool: database.pool.promise(),
       db: database.db,
       origin: randomUUID(),

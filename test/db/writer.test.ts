@@ -9,6 +9,7 @@ import type { Pool, PoolConnection } from 'mysql2/promise';
 import { startMariaDb } from '../../setup/mariadb.ts';
 import { isOutage } from '../../src/db/failure.ts';
 import { newUid } from '../../src/db/ids.ts';
+import { Inventory } from '../../src/db/inventory.ts';
 import { migrate } from '../../src/db/migrate.ts';
 import { openDatabase, openPool } from '../../src/db/pool.ts';
 import {
@@ -52,6 +53,7 @@ describe('the writer', () => {
 
   const newWriter = (pool: Pool = database.pool.promise()): Writer =>
     new Writer({
+      tenancy: new Inventory(database.db),
       pool,
       db: database.db,
       origin: randomUUID(),
@@ -354,6 +356,7 @@ describe('the writer and a database that goes away', () => {
     try {
       await migrate(db);
       const writer = new Writer({
+        tenancy: new Inventory(db),
         pool: pool.promise(),
         db,
         origin: randomUUID(),

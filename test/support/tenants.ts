@@ -37,16 +37,21 @@ export async function insertDomain(
   const id = nextId();
   const path = `${parent.path}${id}/`;
   const row = { id, uid: newUid(), parent_id: parent.id, path, name: `domain-${id}`, ...overrides };
-  return { ...(await insertRow(db, 'domain', row)), path };
+  const placed = await insertRow(db, 'domain', row);
+  await db.insertInto('domain_quota').values({ id }).execute();
+  return { ...placed, path };
 }
 
-export function insertAccount(
+export async function insertAccount(
   db: Kysely<Database>,
   domain: { id: number },
   overrides: Partial<Insertable<AccountTable>> = {},
 ): Promise<Placed> {
   const id = nextId();
-  return insertRow(db, 'account', { id, uid: newUid(), domain_id: domain.id, name: `account-${id}`, ...overrides });
+  const row = { id, uid: newUid(), domain_id: domain.id, name: `account-${id}`, ...overrides };
+  const placed = await insertRow(db, 'account', row);
+  await db.insertInto('account_quota').values({ id }).execute();
+  return placed;
 }
 
 export function insertUser(

@@ -1,4 +1,6 @@
 import type { Insertable, Kysely } from 'kysely';
+import { randomBytes } from 'node:crypto';
+import { type Insertable, type Kysely, sql } from 'kysely';
 import { newUid } from '../../src/db/ids.ts';
 import type {
   ClusterTable,
@@ -13,6 +15,7 @@ import type {
   VolumeTable,
   ZoneTable,
 } from '../../src/db/tables.ts';
+import { type Charge, chargeOfVm, chargeOfVolume, QUOTA, quotaOwners, quotaTable } from '../../src/domain/quota.ts';
 
 /** Both names of a row: the number that tables refer to it by, and what its public id is made of. */
 export interface Placed {
@@ -109,53 +112,58 @@ export const insertOffering = (
   insertRow(db, 'offering', { ...named('offering'), vcpus: 1, memory_mib: 128, disk_gib: null, ...overrides });
 
 /** Ready, 64 MiB. */
-export const insertTemplate = (
+export const insertTemplate = async (
   db: Kysely<Database>,
   zone: Placed,
   overrides: Partial<Insertable<TemplateTable>> = {},
-): Promise<Placed> =>
-  insertRow(db, 'template', {
+): Promise<Placed> => {
+  const row = {
     ...named('template'),
     zone_id: zone.id,
-    state: 'READY',
-    format: 'QCOW2',
+    state: 'READY' as const,
+    format: 'QCOW2' as const,
     file_name: 'tiny-linux.qcow2',
     virtual_bytes: 64 * 2 ** 20,
     file_bytes: 8 * 2 ** 20,
     sha256: '0'.repeat(64),
     ...overrides,
-  });
+  };
+  if (row.account_id != null) await count(db, row, { templates: 1, secondaryBytes: row.file_bytes ?? 0 });
+  return insertRow(db, 'template', row);
+};
 
 /** Stopped, on no host. */
-export const insertVm = (
+export const insertVm = async (
   db: Kysely<Database>,
   world: Omit<World, 'hosts' | 'storage' | 'vms'>,
   overrides: Partial<Insertable<VmTable>> = {},
 ): Promise<Placed> => {
-  return insertRow(db, 'vm', {
+  const row = {
     ...named('vm'),
     ...inCluster(world),
     host_id: null,
     offering_id: world.offering.id,
     template_id: world.template.id,
     description: null,
-    state: 'STOPPED',
+    state: 'STOPPED' as const,
     vcpus: 1,
     memory_mib: 128,
     epoch: 0,
     active_job_id: null,
     ...overrides,
-  });
+  };
+  await count(db, row, chargeOfVm(row.vcpus, row.memory_mib));
+  return insertRow(db, 'vm', row);
 };
 
 /** The ready root volume of a VM. */
-export const insertVolume = (
+export const insertVolume = async (
   db: Kysely<Database>,
   world: Pick<World, 'zone' | 'cluster' | 'storage' | 'template'>,
   vm: Placed,
   overrides: Partial<Insertable<VolumeTable>> = {},
-): Promise<Placed> =>
-  insertRow(db, 'volume', {
+): Promise<Placed> => {
+  const row = {
     id: nextId(),
     uid: newUid(),
     name: `root-${lastId}`,
@@ -164,12 +172,15 @@ export const insertVolume = (
     primary_storage_id: world.storage.id,
     vm_id: vm.id,
     template_id: world.template.id,
-    role: 'ROOT',
-    format: 'QCOW2',
-    state: 'READY',
+    role: 'ROOT' as const,
+    format: 'QCOW2' as const,
+    state: 'READY' as const,
     size_bytes: 64 * 2 ** 20,
     ...overrides,
-  });
+  };
+  await count(db, row, chargeOfVolume(row.size_bytes));
+  return insertRow(db, 'volume', row);
+};
 
 /** A START_VM that runs its first step. */
 export const insertJob = (
@@ -211,6 +222,28 @@ export async function insertWorld(
   for (let i = 0; i < hosts; i++) world.hosts.push(await insertHost(db, parents));
   for (let i = 0; i < vms; i++) world.vms.push(await insertVm(db, world));
   return world;
+}
+
+/** As the product does when it makes such a row: in the quota of its account and of each domain above. */
+async function count(
+  db: Kysely<Database>,
+  { account_id = 1, deleted_at }: { account_id?: number | null | undefined; deleted_at?: unknown },
+  charge: Charge,
+): Promise<void> {
+  if (deleted_at != null) return;
+  const { path } = await db
+    .selectFrom('account')
+    .innerJoin('domain', 'domain.id', 'account.domain_id')
+    .select('domain.path')
+    .where('account.id', '=', account_id!)
+    .executeTakeFirstOrThrow();
+  for (const owner of quotaOwners(account_id!, path)) {
+    const set = Object.entries(charge).map(([amount, n]) => {
+      const { used } = Object.values(QUOTA).find((facts) => facts.amount === amount)!;
+      return [used, sql`${sql.ref(used)} + ${n}`];
+    });
+    await db.updateTable(quotaTable(owner)).set(Object.fromEntries(set)).where('id', '=', owner.id).execute();
+  }
 }
 
 function named(noun: string): { id: number; uid: Buffer; name: string; generation: number } {

@@ -1,0 +1,36 @@
+import type { Inventory } from '../db/inventory.ts';
+import type { Blocked } from '../db/quota-book.ts';
+import { VirtgraphError } from '../domain/errors.ts';
+import { type Charge, excessText, ownersOf } from '../domain/quota.ts';
+
+/**
+ * Holds what a transaction is about to take of an account's quota and of those above, so that the next who asks sees it
+ * taken. Call the result once the transaction has ended.
+ *
+ * @throws VirtgraphError QUOTA_EXCEEDED
+ */
+export async function chargeOrRefuse(
+  inventory: Inventory,
+  accountId: number,
+  charge: Charge,
+): Promise<(taken: boolean) => void> {
+  const { quotas } = inventory;
+  await inventory.know([accountId]);
+  const owners = ownersOf(accountId, inventory);
+  // Nobody is refused for what this process only believes.
+  if (quotas.blocked(owners, charge)) await inventory.recountQuotas(owners);
+  const blocked = quotas.blocked(owners, charge);
+  if (blocked) throw quotaExceeded(inventory, blocked);
+  return quotas.hold(owners, charge);
+}
+
+/** What is told of it to whoever may not know of the domain is less: graphql/user-error.ts. */
+export function quotaExceeded(inventory: Inventory, { owner, excess }: Blocked): VirtgraphError {
+  const { kind, id } = owner;
+  const row = inventory.get(kind, id);
+  return new VirtgraphError({
+    code: 'QUOTA_EXCEEDED',
+    message: `Quota of ${kind} ${row?.name ?? ''}: ${excessText(excess)}.`,
+    quota: { owner, ...excess, ...(kind === 'domain' ? { path: inventory.get('domain', id)?.path ?? '' } : {}) },
+  });
+}
