@@ -1,4 +1,4 @@
-import { domainsOf, type Tenancy } from './authorize.ts';
+import { type Actor, domainsOf, rightsOf, sees, type Tenancy } from './authorize.ts';
 
 /** What is counted, by the names that a charge has; bytes are told to people in GiB. */
 export const QUOTA_RESOURCES = [
@@ -81,19 +81,22 @@ export type QuotaOwner = { kind: 'account' | 'domain'; id: number };
 export type QuotaTable = 'account_quota' | 'domain_quota';
 export const quotaTable = ({ kind }: QuotaOwner): QuotaTable => `${kind}_quota`;
 
+/** A quota, then those above it up to the root's. */
+export type QuotaPath = readonly [QuotaOwner, ...QuotaOwner[]];
+
 /** Whose quotas an account's things count in: its own first, then each domain's up to the root. */
-export const quotaOwners = (accountId: number, domainPath: string): QuotaOwner[] => [
+export const quotaOwners = (accountId: number, domainPath: string): QuotaPath => [
   { kind: 'account', id: accountId },
   ...domainOwners(domainPath),
 ];
 /** The same for a domain: its own first. */
-export const domainOwners = (domainPath: string): QuotaOwner[] =>
+export const domainOwners = (domainPath: string): QuotaPath =>
   domainsOf(domainPath)
     .reverse()
-    .map((id) => ({ kind: 'domain', id }));
+    .map((id): QuotaOwner => ({ kind: 'domain', id })) as [QuotaOwner, ...QuotaOwner[]];
 
 /** @throws Error for an account that nobody knows: whoever writes has asked for it before */
-export function ownersOf(accountId: number, tenancy: Tenancy): QuotaOwner[] {
+export function ownersOf(accountId: number, tenancy: Tenancy): QuotaPath {
   const path = tenancy.domainPathOf(accountId);
   if (path === undefined) throw new Error(`account ${accountId} is charged and not known`);
   return quotaOwners(accountId, path);
@@ -165,3 +168,13 @@ export const together = (a: Charge, b: Charge): Charge => {
   for (const [amount, n] of Object.entries(b) as [Charged, number][]) sum[amount] = (sum[amount] ?? 0) + n;
   return sum;
 };
+
+/**
+ * Whether the numbers of a quota are the actor's to know. Who sees his own domain only because his account stands in it
+ * would learn from them what his neighbours have.
+ */
+export function seesQuota(actor: Actor, owner: QuotaOwner, domainPath: string | undefined, tenancy: Tenancy): boolean {
+  if (owner.kind === 'account') return sees(actor, 'account', { id: owner.id }, tenancy);
+  if (domainPath === undefined || rightsOf(actor).reach === 'ACCOUNT') return false;
+  return sees(actor, 'domain', { id: owner.id, path: domainPath }, tenancy);
+}

@@ -1,5 +1,6 @@
 import type { ResourceKind } from '../domain/ids.ts';
 import { builder } from './builder.ts';
+import type { QuotaView } from './quota-read.ts';
 import type {
   AccountRow,
   ApiKeyRow,
@@ -41,6 +42,7 @@ export const AccountRef = builder.objectRef<AccountRow>('Account');
 export const UserRef = builder.objectRef<UserRow>('User');
 export const RoleRef = builder.objectRef<RoleRow>('Role');
 export const ApiKeyRef = builder.objectRef<ApiKeyRow>('ApiKey');
+export const QuotaRef = builder.objectRef<QuotaView>('Quota');
 
 export const ProjectMemberRef = builder.objectRef<ProjectMemberRow>('ProjectMember');
 export const SessionRef = builder.objectRef<SessionRow>('Session');

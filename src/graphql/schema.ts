@@ -9,6 +9,7 @@ import './offering.ts';
 import './template.ts';
 import './domain.ts';
 import './account.ts';
+import './quota.ts';
 import './user.ts';
 import './project-member.ts';
 import './role.ts';

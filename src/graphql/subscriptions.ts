@@ -6,7 +6,9 @@ import { builder } from './builder.ts';
 import type { GraphContext } from './context.ts';
 import { forgetRead, loadersOf } from './loaders.ts';
 import { parseId, uidOf } from './public-id.ts';
-import { EventRef, HostRef, JobRef, VmRef } from './refs.ts';
+import { ownerOf } from './quota.ts';
+import { pathOf, type QuotaView } from './quota-read.ts';
+import { EventRef, HostRef, JobRef, QuotaRef, VmRef } from './refs.ts';
 import type { Row } from './rows.ts';
 import { shareable } from './shareable.ts';
 import { checkLastBytes } from './vm.ts';
@@ -72,6 +74,13 @@ async function appended(
   if (kind === 'job')
     throw new VirtgraphError({ code: 'INVALID_INPUT', message: 'No event is about a job.', path: ['subjectId'] });
   return context.watch.events.follow(seq, { kind, id: await idOf(context, kind, subjectId, 'subjectId') }, audience);
+}
+
+async function quotaUsage(context: GraphContext, args: WatchArgs): Promise<AsyncIterable<QuotaView | Error>> {
+  const owner = await ownerOf(context, args);
+  const argument = args['accountId'] == null ? 'domainId' : 'accountId';
+  if (!owner) throw notFound(argument === 'accountId' ? 'account' : 'domain with a quota for you to see', [argument]);
+  return context.watch.quotas.quota(await pathOf(context, owner));
 }
 
 interface SerialChunk {
@@ -183,6 +192,18 @@ builder.subscriptionFields((t) => ({
       loadersOf(context).keep('host', [host]);
       return host;
     },
+  }),
+  quotaUsage: t.field({
+    type: QuotaRef,
+    description:
+      'The quota of an account or domain as it is, then as it changes, with what is left above it, at most 4 times a ' +
+      'second. Give exactly one argument.',
+    args: {
+      accountId: t.arg.id({ description: 'That of this account.' }),
+      domainId: t.arg.id({ description: 'That of this domain, with all below it.' }),
+    },
+    subscribe: (_root, args, context) => quotaUsage(context, args) as never,
+    resolve: (message, _args, context) => fresh(message as QuotaView | Error, context),
   }),
   eventAppended: t.field({
     type: EventRef,

@@ -10,6 +10,7 @@ import type { Audience } from './audience.ts';
 import type { Condition } from './condition.ts';
 import { Delivery } from './delivery.ts';
 import { EventLog } from './event-log.ts';
+import { QuotaWatch } from './quota-watch.ts';
 import { type JobRow, type Row, selected } from './rows.ts';
 
 export interface WatchOptions {
@@ -57,6 +58,7 @@ const RETRY_MS = 500;
  */
 export class Watch {
   readonly events: EventLog;
+  readonly quotas: QuotaWatch;
   readonly #db: Kysely<Database>;
   readonly #agent: HostAgent;
   readonly #log: WatchOptions['log'];
@@ -78,6 +80,7 @@ export class Watch {
     this.#agent = agent;
     this.#log = log;
     this.events = new EventLog(db, feed, log);
+    this.quotas = new QuotaWatch(db, feed, log);
     this.#stop = [
       feed.listen((changes) => this.#note(changes)),
       agent.listenProgress(({ jobId }) => {
@@ -90,6 +93,7 @@ export class Watch {
   /** Hears and reads nothing any more. Subscriptions stay silent until they are returned. */
   close(): void {
     this.events.close();
+    this.quotas.close();
     for (const stop of this.#stop) stop();
     clearTimeout(this.#retry);
   }

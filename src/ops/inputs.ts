@@ -5,6 +5,7 @@ import { hasControlCharacters, identityNameProblem, nameProblem } from '../domai
 import { passwordProblem, passwordTextProblem } from '../domain/password.ts';
 import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
 import { ldapSettings, oidcSettings } from './identity-provider-settings.ts';
+import { QUOTA, QUOTA_RESOURCES } from '../domain/quota.ts';
 
 /**
  * What each mutation takes beyond what GraphQL's types already check. `null` and absent mean the same: not given.
@@ -83,6 +84,29 @@ const roleMapping = z
   .min(1, 'At least one: nobody else is let in.')
   .max(100, 'At most 100.');
 
+/** One of two, and not both. */
+const oneOf =
+  <K extends string>(...keys: K[]) =>
+  (input: Partial<Record<K, unknown>>, context: z.RefinementCtx): void => {
+    if (keys.filter((key) => input[key] != null).length !== 1)
+      context.addIssue({ code: 'custom', message: `Give exactly one of ${keys.join(' and ')}.` });
+  };
+
+const limits = z
+  .array(
+    z.object({ resource: z.enum(QUOTA_RESOURCES), limit: z.number().nullish() }).superRefine((given, context) => {
+      const { max } = QUOTA[given.resource];
+      const { limit } = given;
+      if (limit != null && !(Number.isInteger(limit) && limit >= 0 && limit <= max))
+        context.addIssue({ code: 'custom', message: `A whole number from 0 to ${max}.`, path: ['limit'] });
+    }),
+  )
+  .min(1, 'At least one limit.')
+  .refine(
+    (given) => new Set(given.map(({ resource }) => resource)).size === given.length,
+    'Each resource at most once.',
+  );
+
 export const INPUTS = {
   createZone: only({ name }),
   updateZone: update('zone', { name: name.nullish() }),
@@ -154,6 +178,14 @@ export const INPUTS = {
     password: newPassword.nullish(),
   }),
   updateUser: update('user', { name: identityName.nullish(), roleId: idOf('role').nullish() }),
+  updateQuota: only({
+    accountId: idOf('account').nullish(),
+    domainId: idOf('domain').nullish(),
+    expectedGeneration,
+    limits,
+  }).superRefine(oneOf('accountId', 'domainId')),
+  createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
+  updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),
   createApiKey: only({
     userId: idOf('user'),
     name,

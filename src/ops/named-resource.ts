@@ -163,7 +163,7 @@ export interface Also {
 const NOTHING_ELSE: Also = { writes: [], changes: [] };
 
 /** Tells what was done; to those of the account too that it was done to. A domain is of nobody's: to whoever did it. */
-function told(
+export function told(
   kind: NamedKind,
   row: { id: number; account_id?: number | null },
   what: string,

@@ -16,6 +16,7 @@ import { changePassword, setPassword } from './password.ts';
 import { createPod, podSwitches, updatePod } from './pod.ts';
 import { createPrimaryStorage, primaryStorageSwitches, updatePrimaryStorage } from './primary-storage.ts';
 import { addProjectMember, removeProjectMember, updateProjectMember } from './project-member.ts';
+import { updateQuota } from './quota.ts';
 import { createRole, deleteRole, updateRole } from './role.ts';
 import { beginTotp, confirmTotp, type RecoveryPayload, removeTotp, type TotpPayload } from './second-factor.ts';
 import { revokeSession, signOut } from './session.ts';
@@ -88,6 +89,7 @@ const MUTATIONS = {
   addProjectMember,
   updateProjectMember,
   removeProjectMember,
+  updateQuota,
   createUser,
   updateUser,
   enableUser: userSwitches.enable,

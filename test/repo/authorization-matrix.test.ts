@@ -159,7 +159,7 @@ describe('the authorisation matrix holds', needsDatabase, () => {
     return post(url, admin, query, variables).then(({ body }) => body);
   };
   const argsFor = (row: FieldRow, path: string, id: string): Record<string, unknown> =>
-    withAt(row.alone ? {} : row.args(living), path, id);
+    withAt(row.alone ?? row.args(living), path, id);
 
   describe('for the root admin', () => {
     for (const { operation, name, row } of ROWS.filter((one) => one.operation !== 'mutation')) {

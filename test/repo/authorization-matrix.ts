@@ -36,6 +36,8 @@ export interface FieldRow extends Record<Principal, Answer> {
   alone?: true;
   /** Whoever has no token may ask it, by POST alone. */
   isPublic?: true;
+  /** Each id is tried without the others, beside these alone. */
+  alone?: Record<string, unknown>;
 }
 
 const shut = { anonymous: 'UNAUTHENTICATED', host: 'UNAUTHENTICATED', behindTheDoor: 'UNAUTHENTICATED' } as const;
@@ -74,7 +76,7 @@ const filterByAny: IdRow = { ...filter('vm'), kind: null, otherKind: 'EMPTY', de
 const list = (filters: Record<string, IdRow>): FieldRow => ({
   ...shut,
   root: 'FOUND',
-  alone: true,
+  alone: {},
   args: (ids) => ({
     filter: Object.fromEntries(Object.entries(filters).map(([name, { kind }]) => [name, ids[kind ?? 'vm']])),
   }),
@@ -169,6 +171,13 @@ export const QUERIES: Record<string, FieldRow> = {
     templateId: filter('template'),
     vmId: filter('vm'),
   }),
+  quotaUsage: {
+    ...shut,
+    root: 'FOUND',
+    alone: {},
+    args: (ids) => ({ accountId: ids.account }),
+    ids: { accountId: lookUp('account').ids['id']!, domainId: lookUp('domain').ids['id']! },
+  },
   jobs: list({ targetId: filterByAny }),
   events: list({ subjectId: filterByAny, jobId: filter('job') }),
   auditRecords: list({
@@ -224,6 +233,8 @@ const mutation = (
 const onId = (kind: ResourceKind, more: Record<string, unknown> = {}): FieldRow =>
   mutation((ids) => ({ id: ids[kind], ...more }), { id: kind });
 
+const NO_LIMIT = { resource: 'VMS', limit: null };
+
 /** What every kind that operators arrange has. */
 const arranged = (noun: string, kind: ResourceKind): Record<string, FieldRow> => ({
   [`update${noun}`]: onId(kind, { name: 'renamed' }),
@@ -271,6 +282,13 @@ export const MUTATIONS: Record<string, FieldRow> = {
     roleId: 'role',
   }),
   removeProjectMember: onId('project_member'),
+  updateQuota: {
+    ...mutation((ids) => ({ accountId: ids.account, limits: [NO_LIMIT] }), {
+      accountId: 'account',
+      domainId: 'domain',
+    }),
+    alone: { input: { limits: [NO_LIMIT] } },
+  },
   createUser: mutation((ids) => ({ accountId: ids.account, roleId: ids.role, name: 'new' }), {
     accountId: 'account',
     roleId: 'role',
@@ -367,7 +385,7 @@ export const SUBSCRIPTIONS: Record<string, FieldRow> = {
   vmChanged: {
     ...shut,
     root: 'FOUND',
-    alone: true,
+    alone: {},
     args: (ids) => ({ id: ids.vm }),
     ids: {
       id: watched('vm'),
@@ -379,9 +397,16 @@ export const SUBSCRIPTIONS: Record<string, FieldRow> = {
   hostChanged: {
     ...shut,
     root: 'FOUND',
-    alone: true,
+    alone: {},
     args: (ids) => ({ id: ids.host }),
     ids: { id: watched('host'), zoneId: watchedSet('zone'), clusterId: watchedSet('cluster') },
+  },
+  quotaUsage: {
+    ...shut,
+    root: 'FOUND',
+    alone: {},
+    args: (ids) => ({ accountId: ids.account }),
+    ids: { accountId: watched('account'), domainId: watched('domain') },
   },
   eventAppended: {
     ...shut,

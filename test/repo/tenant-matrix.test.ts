@@ -120,7 +120,7 @@ describe('tenants', needsDatabase, () => {
       ...(errors === undefined ? {} : { errors }),
     }));
   };
-  const argsWith = (row: FieldRow, path: string, id: string) => withAt(row.alone ? {} : row.args(acmes), path, id);
+  const argsWith = (row: FieldRow, path: string, id: string) => withAt(row.alone ?? row.args(acmes), path, id);
 
   for (const { operation, name, row } of ROWS)
     for (const [path, { kind }] of Object.entries(row.ids))
