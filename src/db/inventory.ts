@@ -97,7 +97,10 @@ export class Inventory implements Tenancy {
     domain_quota: new Shelf(),
     role: new Shelf(),
   };
-  readonly quotas = new QuotaBook((owner) => this.get(quotaTable(owner), owner.id));
+  readonly quotas = new QuotaBook(
+    (owner) => this.get(quotaTable(owner), owner.id),
+    () => this.refresh(),
+  );
   /** `<template>.<storage>` of the copies that are prepared. */
   #copies = new Set<string>();
   /** Room that transactions of this process are about to take. */

@@ -17,10 +17,13 @@ export async function chargeOrRefuse(
   const { quotas } = inventory;
   await inventory.know([accountId]);
   const owners = ownersOf(accountId, inventory);
-  // Nobody is refused for what this process only believes.
-  if (quotas.blocked(owners, charge)) await inventory.recountQuotas(owners);
-  const blocked = quotas.blocked(owners, charge);
-  if (blocked) throw quotaExceeded(inventory, blocked);
+  while (!quotas.fits(owners, charge)) {
+    // Nobody is refused for what this process only believes, nor for what others are about to take and may not.
+    await inventory.recountQuotas(owners);
+    const blocked = quotas.blocked(owners, charge);
+    if (blocked) throw quotaExceeded(inventory, blocked);
+    if (!quotas.fits(owners, charge)) await quotas.settled();
+  }
   return quotas.hold(owners, charge);
 }
 
