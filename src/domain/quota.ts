@@ -14,7 +14,8 @@ export type QuotaResource = (typeof QUOTA_RESOURCES)[number];
 
 const GIB = 2 ** 30;
 const COUNT_MAX = 2 ** 31 - 1;
-const GIB_MAX = 2 ** 23;
+/** In bytes still below 2^53. */
+const GIB_MAX = 2 ** 23 - 1;
 
 interface ResourceFacts {
   /** Its name in a charge. */
