@@ -160,7 +160,7 @@ builder.mutationField('updateQuota', (t) =>
     resolve: async (_root, args, context) => {
       forgetRead(context);
       const input = args.input as InputOf<'updateQuota'>;
-      const payload = await answer(context.ops.updateQuota(context.actor, input), (errors) => ({
+      const payload = await answer(context.ops.updateQuota(context.actor, input, context), (errors) => ({
         id: null,
         jobId: null,
         errors,

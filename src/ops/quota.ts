@@ -1,5 +1,5 @@
 import { emptyTransition, patch, plus } from '../db/transition.ts';
-import { authorize, rightsOf } from '../domain/authorize.ts';
+import { type Actor, rightsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import { QUOTA, type QuotaOwner, type QuotaRow, quotaTable } from '../domain/quota.ts';
@@ -58,25 +58,44 @@ function limitsOf(row: QuotaRow, limits: Inputs['updateQuota']['limits']) {
   return { set, changes };
 }
 
-/** Nobody raises his own limit. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
+/** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
 async function findOwner(
   context: OpsContext,
   { accountId, domainId }: Inputs['updateQuota'],
   asker: Asker,
 ): Promise<QuotaOwner> {
   const { actor } = asker;
-  const isDomains = actor.kind === 'user' && rightsOf(actor).reach !== 'ALL';
   if (accountId != null) {
     const { id } = await find(context, 'account', accountId, ['accountId'], actor);
-    mustReachDomains(asker, ['accountId']);
-    if (isDomains && actor.accountId === id) throw own('account', 'accountId');
+    await context.inventory.know([id]);
+    mustAdminister(asker, 'account', context.inventory.domainPathOf(id), 'accountId');
+    if (!isOfAll(actor) && actor.kind === 'user' && actor.accountId === id) throw own('account', 'accountId');
     return { kind: 'account', id };
   }
-  authorize(actor, 'update', 'domain');
   const { id, path } = await find(context, 'domain', domainId!, ['domainId'], actor);
-  mustReachDomains(asker, ['domainId']);
-  if (isDomains && actor.domainPath === path) throw own('domain', 'domainId');
+  mustAdminister(asker, 'domain', path, 'domainId');
+  if (!isOfAll(actor) && actor.kind === 'user' && actor.domainPath === path) throw own('domain', 'domainId');
   return { kind: 'domain', id };
+}
+
+const isOfAll = (actor: Actor): boolean => rightsOf(actor).reach === 'ALL';
+
+/**
+ * By his own role, and where that reaches. What a role in a project allows there does not count: its members would raise
+ * what they have together. Nor does anybody raise his own.
+ *
+ * @throws VirtgraphError FORBIDDEN
+ */
+function mustAdminister(asker: Asker, kind: QuotaOwner['kind'], domainPath: string | undefined, field: string): void {
+  const { actor } = asker;
+  mustReachDomains(asker, [field]);
+  const isBelow = actor.kind !== 'user' || isOfAll(actor) || domainPath?.startsWith(actor.domainPath);
+  if (isBelow && rightsOf(actor).permissions.has(`update ${kind}`)) return;
+  throw new VirtgraphError({
+    code: 'FORBIDDEN',
+    message: `Your role does not administer this ${kind}.`,
+    path: [field],
+  });
 }
 
 const own = (noun: string, path: string): VirtgraphError =>

@@ -49,6 +49,7 @@ describe('quotas in the graph', () => {
     ...core,
     actor,
     requestId: 'test',
+    address: null,
     watch,
     ...more,
   });

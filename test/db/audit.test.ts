@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 import { newUid } from '../../src/db/ids.ts';
+import { Inventory } from '../../src/db/inventory.ts';
 import { emptyTransition, insert, type NewAudit, patch, type Transition } from '../../src/db/transition.ts';
 import { Writer } from '../../src/db/writer.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
@@ -35,6 +36,7 @@ describe('records of the audit trail', () => {
 
   const newWriter = () =>
     new Writer({
+      tenancy: new Inventory(database.db),
       pool: database.pool.promise(),
       db: database.db,
       origin: randomUUID(),

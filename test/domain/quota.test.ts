@@ -85,6 +85,7 @@ describe('a quota', () => {
       name: 'a/u',
       roleIds: [2],
       reach,
+      projects: new Map(),
       permissions: permissionsOf(BUILT_IN_RULES[2]!),
     });
     const root: Actor = { kind: 'root-admin', tokenId: 1, name: 'root' };
