@@ -164,6 +164,8 @@ export const minus = (charge: Charge): Charge =>
 
 export const chargeOfVm = (vcpus: number, memoryMib: number): Charge => ({ vms: 1, vcpus, memoryMib });
 export const chargeOfVolume = (bytes: number): Charge => ({ volumes: 1, primaryBytes: bytes });
+/** @param bytes of its file; null until a host has looked at it */
+export const chargeOfTemplate = (bytes: number | null): Charge => ({ templates: 1, secondaryBytes: bytes ?? 0 });
 export const together = (a: Charge, b: Charge): Charge => {
   const sum: Charge = { ...a };
   for (const [amount, n] of Object.entries(b) as [Charged, number][]) sum[amount] = (sum[amount] ?? 0) + n;

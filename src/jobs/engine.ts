@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import type { Inventory } from '../db/inventory.ts';
 import { locking } from '../db/pool.ts';
 import type { Database } from '../db/tables.ts';
-import { type Change, emptyTransition, type OpenCommand, type Transition } from '../db/transition.ts';
+import { type Change, emptyTransition, type OpenCommand, type Outcome, type Transition } from '../db/transition.ts';
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { Answer, JobView, StepError } from '../domain/job.ts';
@@ -13,6 +13,7 @@ import { isEnded } from '../domain/job-state.ts';
 import { ASK_AGAIN_MS, answered, beginQueued, endQueued, stuck } from './advance.ts';
 import { COMPOUNDS } from './compound.ts';
 import { type DueJob, readDue, readFirstQueued, readJobs } from './job-read.ts';
+import { overQuota } from './quota.ts';
 import { workflowOf } from './registry.ts';
 import { ACTION_OF_KIND, planVm, type VmRequest } from './vm-plan.ts';
 
@@ -90,7 +91,9 @@ export class Engine {
    * step that is no longer open, change nothing; nor do those of a host that was not asked.
    */
   async answer(hostId: number, jobId: number, seq: number, answer: Answer): Promise<AnswerVerdict> {
+  async answer(hostId: number, jobId: number, seq: number, told: Answer): Promise<void> {
     this.counts.answers++;
+    let answer = told;
     for (let attempt = 1; attempt <= STALE_TRIES; attempt++) {
       const known = attempt === 1 ? this.#known.get(jobId) : undefined;
       const job = known?.step === seq ? known : await this.#read.load(jobId);
@@ -104,16 +107,21 @@ export class Engine {
         return 'foreign';
       }
       if (await this.#move(job, answered(workflowOf(job.kind), job, answer))) return 'taken';
+      const transition = answered(workflowOf(job.kind), job, answer);
+      const outcome = await this.#move(job, transition);
+      if (outcome === 'written') return;
+      // What the host did may not be kept: for the job it has failed, and is undone.
+      const over = outcome === 'full' && answer.ok ? await overQuota(this.#o.inventory, transition) : null;
+      if (over) answer = { ok: false, error: over };
     }
     await this.#quarantine(jobId, seq);
     return 'taken';
   }
 
-  /** @returns false when the job is no longer as it was seen */
-  async #move(job: JobView, transition: Transition): Promise<boolean> {
+  /** Written, or why not: mostly because the job is no longer as it was seen. */
+  async #move(job: JobView, transition: Transition): Promise<Outcome['kind']> {
     this.#known.delete(job.id);
-    const outcome = await this.#o.writer.submit(transition);
-    return outcome.kind === 'written';
+    return (await this.#o.writer.submit(transition)).kind;
   }
 
   #promoteSoon(target: JobView['target']): void {

@@ -1,6 +1,8 @@
 import type { Inventory } from '../db/inventory.ts';
 import type { Blocked } from '../db/quota-book.ts';
+import type { Transition } from '../db/transition.ts';
 import { VirtgraphError } from '../domain/errors.ts';
+import type { StepError } from '../domain/job.ts';
 import { type Charge, excessText, ownersOf } from '../domain/quota.ts';
 
 /**
@@ -36,4 +38,24 @@ export function quotaExceeded(inventory: Inventory, { owner, excess }: Blocked):
     message: `Quota of ${kind} ${row?.name ?? ''}: ${excessText(excess)}.`,
     quota: { owner, ...excess, ...(kind === 'domain' ? { path: inventory.get('domain', id)?.path ?? '' } : {}) },
   });
+}
+
+/**
+ * Why a step's end could not be written, where it would take more than a quota has left: the step has failed then. Null:
+ * for another reason. Those of the account read it, so of a domain above nothing is told.
+ */
+export async function overQuota(inventory: Inventory, { writes }: Transition): Promise<StepError | null> {
+  for (const write of writes) {
+    if (write.op !== 'charge') continue;
+    await inventory.know([write.accountId]);
+    const owners = ownersOf(write.accountId, inventory);
+    await inventory.recountQuotas(owners);
+    const blocked = inventory.quotas.blocked(owners, write.charge);
+    if (!blocked) continue;
+    const { owner, excess } = blocked;
+    const whose =
+      owner.kind === 'account' ? `Quota of the account: ${excessText(excess)}.` : 'A quota above is reached.';
+    return { code: 'QUOTA_EXCEEDED', message: whose };
+  }
+  return null;
 }

@@ -1,5 +1,6 @@
-import { insert, patch, type Settable } from '../db/transition.ts';
+import { chargeAccount, insert, patch, type Settable, type Write } from '../db/transition.ts';
 import type { CommandResult } from '../domain/job.ts';
+import { type Charge, chargeOfTemplate } from '../domain/quota.ts';
 import { TIMEOUT_MS } from './vm-context.ts';
 import type { Effects, JobIdentity, Workflow } from './workflow.ts';
 
@@ -39,7 +40,13 @@ export const registerTemplate: Workflow<TemplateRegisterContext> = {
       done: (_c, job, result) =>
         result.sha256 == null || result.virtualBytes == null
           ? end(c, job, { state: 'ERROR', state_reason: UNKNOWN_IMAGE }, UNKNOWN_IMAGE)
-          : end(c, job, { state: 'READY', ...factsOf(result) }, null),
+          : end(
+              c,
+              job,
+              { state: 'READY', ...factsOf(result) },
+              null,
+              charged(job, { secondaryBytes: result.fileBytes ?? 0 }),
+            ),
     },
   ],
   begin: (c, job) => ({
@@ -48,12 +55,14 @@ export const registerTemplate: Workflow<TemplateRegisterContext> = {
         id: c.template.id,
         uid: Buffer.from(c.template.uidHex, 'hex'),
         zone_id: c.template.zoneId,
+        account_id: job.target.accountId,
         name: c.template.name,
         state: 'REGISTERING',
         format: c.template.format,
         file_name: c.template.fileName,
         active_job_id: job.id,
       }),
+      ...charged(job, chargeOfTemplate(null)),
     ],
     changes: [{ kind: 'template', id: c.template.id }],
     events: [event(c, job, 'template.created', null, 'REGISTERING', job.reason)],
@@ -71,10 +80,20 @@ const factsOf = (result: CommandResult): Settable<'template'> => ({
   sha256: result.sha256 ?? null,
 });
 
-function end(c: TemplateRegisterContext, job: JobIdentity, set: Settable<'template'>, why: string | null): Effects {
+/** What everybody may use counts nowhere. */
+const charged = (job: JobIdentity, charge: Charge): Write[] =>
+  job.target.accountId === null ? [] : [chargeAccount(job.target.accountId, charge)];
+
+function end(
+  c: TemplateRegisterContext,
+  job: JobIdentity,
+  set: Settable<'template'>,
+  why: string | null,
+  also: Write[] = [],
+): Effects {
   const after = String(set.state);
   return {
-    writes: [patch('template', c.template.id, { active_job_id: job.id }, { ...set, active_job_id: null })],
+    writes: [patch('template', c.template.id, { active_job_id: job.id }, { ...set, active_job_id: null }), ...also],
     changes: [{ kind: 'template', id: c.template.id }],
     events: [event(c, job, 'template.state', 'REGISTERING', after, why)],
   };

@@ -150,7 +150,14 @@ export const INPUTS = {
   }),
   createOffering: only({ name, vcpus, memoryMib, diskGib: diskGib.nullish() }),
   updateOffering: update('offering', { name: name.nullish() }),
-  registerTemplate: only({ zoneId: idOf('zone'), name, fileName, format: z.enum(['QCOW2', 'RAW']) }),
+  registerTemplate: only({
+    zoneId: idOf('zone'),
+    /** Everybody's unless told. */
+    accountId: idOf('account').nullish(),
+    name,
+    fileName,
+    format: z.enum(['QCOW2', 'RAW']),
+  }),
   updateTemplate: update('template', { name: name.nullish() }),
 
   createDomain: only({ parentId: idOf('domain'), name: identityName }),

@@ -159,6 +159,8 @@ export async function findToChange<K extends NamedKind>(
 export interface Also {
   writes: Write[];
   changes: Change[];
+  /** What must still be so of the row itself. */
+  still?: Record<string, unknown>;
 }
 const NOTHING_ELSE: Also = { writes: [], changes: [] };
 
@@ -317,7 +319,7 @@ export const removal =
       transition: {
         ...emptyTransition(),
         writes: [
-          patch(kind as 'zone', row.id, { generation: row.generation, deleted_at: null }, {
+          patch(kind as 'zone', row.id, { generation: row.generation, deleted_at: null, ...also.still }, {
             deleted_at: now,
           } as Settable<'zone'>),
           ...INSIDE[kind].map(({ table, column }) => absent(table, column, row.id)),

@@ -288,7 +288,7 @@ function readyTemplate(inventory: Inventory, id: string, zoneId: number, actor: 
  *
  * @throws VirtgraphError NOT_FOUND, INVALID_STATE
  */
-function openOwners(inventory: Inventory, accountId: number): Hold[] {
+export function openOwners(inventory: Inventory, accountId: number): Hold[] {
   const account = inventory.get('account', accountId);
   const path = inventory.domainPathOf(accountId);
   if (!account || account.deleted_at !== null || path === undefined) throw notFound(NOUN.account, ['accountId']);

@@ -16,7 +16,7 @@ import {
   publicJobId,
 } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { fails, JournalHost } from '../support/journal-host.ts';
+import { fails, JournalHost, type Verdict } from '../support/journal-host.ts';
 import { idOf, insertAccount, insertDomain, type PlacedDomain } from '../support/tenants.ts';
 import { insertOffering, insertWorld, type Placed, type World } from '../support/world.ts';
 import { accepted, createInput, vmRow } from './cases.ts';
@@ -231,6 +231,87 @@ describe('quotas', () => {
     assert.deepEqual(refusals([await first.ops.updateVm(ADMIN, shrink)]), []);
     assert.deepEqual(await both(), [counted(1), counted(1)]);
     await assertClean(first);
+  });
+
+  const register = (more: object = {}) =>
+    first.ops.registerTemplate(ADMIN, {
+      zoneId: idOf('zone', world.zone),
+      accountId: idOf('account', account),
+      name: `template-${++templates}`,
+      fileName: 'tiny-linux.qcow2',
+      format: 'QCOW2',
+      ...more,
+    });
+  let templates = 0;
+  const template = async (id: number) =>
+    first.db.selectFrom('template').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
+  const drop = async (id: number) => first.ops.deleteTemplate(ADMIN, { id: idOf('template', await template(id)) });
+
+  it("an account's template counts with the size of its file, until it is deleted; one for everybody does not", async () => {
+    await limit({ accountId: idOf('account', account) }, [['TEMPLATES', 1]]);
+    const { id, jobId } = accepted(await register());
+    assert.equal((await jobEnded(first, jobId)).state, 'SUCCEEDED');
+    const own = { TEMPLATES: 1, SECONDARY_GIB: 8 * MIB };
+    assert.deepEqual(await both(), [own, own]);
+    assert.deepEqual(
+      refusals([await register()]).map(({ quota }) => [quota?.resource, quota?.owner.kind]),
+      [['TEMPLATES', 'account']],
+    );
+    const everybodys = accepted(await register({ accountId: null }));
+    assert.equal((await jobEnded(first, everybodys.jobId)).state, 'SUCCEEDED');
+    assert.deepEqual(await both(), [own, own]);
+    for (const one of [id, everybodys.id]) assert.deepEqual((await drop(one)).errors, []);
+    assert.deepEqual((await drop(id)).errors[0]?.code, 'NOT_FOUND');
+    assert.deepEqual(await both(), [{}, {}]);
+    await assertClean(first);
+  });
+
+  it('a template whose file turns out too large fails with the reason and keeps nothing of secondary storage', async () => {
+    for (const [owner, reason] of [
+      [
+        { accountId: idOf('account', account) },
+        /^Quota of the account: 0 of 0 GiB of secondary storage; this needs 0\.01 more\.$/,
+      ],
+      [{ domainId: idOf('domain', domain) }, /^A quota above is reached\.$/],
+    ] as const) {
+      await limit(owner, [['SECONDARY_GIB', 0]]);
+      const { id, jobId } = accepted(await register());
+      const job = await jobEnded(first, jobId);
+      assert.deepEqual([job.state, job.error_code], ['FAILED', 'QUOTA_EXCEEDED']);
+      const { state, state_reason } = await template(id);
+      assert.equal(state, 'ERROR');
+      assert.match(state_reason!, reason);
+      assert.deepEqual(await both(), [{ TEMPLATES: 1 }, { TEMPLATES: 1 }]);
+      assert.deepEqual((await drop(id)).errors, []);
+      assert.deepEqual(await both(), [{}, {}]);
+      await limit(owner, [['SECONDARY_GIB', null]]);
+    }
+    await assertClean(first);
+  });
+
+  it('a template is not deleted while a host looks at it, so that what is given back is what was taken', async () => {
+    const held = Promise.withResolvers<void>();
+    const release = Promise.withResolvers<void>();
+    host.script = async (): Promise<Verdict> => {
+      held.resolve();
+      await release.promise;
+      return 'works';
+    };
+    const { id, jobId } = accepted(await register());
+    await held.promise;
+    assert.deepEqual((await drop(id)).errors[0]?.code, 'INVALID_STATE');
+    release.resolve();
+    await jobEnded(first, jobId);
+    host.script = () => 'works';
+    assert.deepEqual((await drop(id)).errors, []);
+    assert.deepEqual(await both(), [{}, {}]);
+    await assertClean(first);
+  });
+
+  it('no template is registered for an account that is disabled', async () => {
+    assert.deepEqual((await first.ops.disableAccount(ADMIN, { id: idOf('account', account) })).errors, []);
+    assert.deepEqual((await register()).errors[0]?.code, 'INVALID_STATE');
+    assert.deepEqual(await both(), [{}, {}]);
   });
 
   it('a control plane that is lost among creates leaves a count that is exact, and 0 once all is expunged', async () => {

@@ -143,6 +143,7 @@ describe('inputs', () => {
     addProjectMember: { projectId: ids['account'], userId: ids['user'], roleId: ids['role'] },
     updateProjectMember: { id: ids['member'], roleId: ids['role'] },
     removeProjectMember: { id: ids['member'] },
+    updateQuota: { accountId: ids['account'], limits: [{ resource: 'VMS', limit: 1 }] },
     createUser: { accountId: ids['account'], roleId: ids['role'], name: 'u' },
     updateUser: { id: ids['user'], name: 'u2' },
     createApiKey: { userId: ids['user'], name: 'k' },

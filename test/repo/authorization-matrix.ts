@@ -264,9 +264,10 @@ export const MUTATIONS: Record<string, FieldRow> = {
   ...arranged('PrimaryStorage', 'primary_storage'),
   createOffering: mutation(() => ({ name: 'new', vcpus: 1, memoryMib: 128 }), {}, 'INVALID_INPUT'),
   ...arranged('Offering', 'offering'),
-  registerTemplate: mutation((ids) => ({ zoneId: ids.zone, name: 'new', fileName: 'new.qcow2', format: 'QCOW2' }), {
-    zoneId: 'zone',
-  }),
+  registerTemplate: mutation(
+    (ids) => ({ zoneId: ids.zone, accountId: ids.account, name: 'new', fileName: 'new.qcow2', format: 'QCOW2' }),
+    { zoneId: 'zone', accountId: 'account' },
+  ),
   ...arranged('Template', 'template'),
   createDomain: mutation((ids) => ({ parentId: ids.domain, name: 'new' }), { parentId: 'domain' }),
   ...arranged('Domain', 'domain'),
