@@ -88,8 +88,13 @@ const roleMapping = z
 const oneOf =
   <K extends string>(...keys: K[]) =>
   (input: Partial<Record<K, unknown>>, context: z.RefinementCtx): void => {
-    if (keys.filter((key) => input[key] != null).length !== 1)
-      context.addIssue({ code: 'custom', message: `Give exactly one of ${keys.join(' and ')}.` });
+    const given = keys.filter((key) => input[key] != null);
+    if (given.length !== 1)
+      context.addIssue({
+        code: 'custom',
+        message: `Give exactly one of ${keys.join(' and ')}.`,
+        path: [given[1] ?? keys[0]!],
+      });
   };
 
 const limits = z

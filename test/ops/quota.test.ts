@@ -5,10 +5,14 @@ import type { Actor, UserActor } from '../../src/domain/authorize.ts';
 import { ADMIN, beforeNextWrite, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
+  actorOf,
   idOf,
   insertAccount,
   insertActor,
+  insertApiKey,
   insertDomain,
+  insertMember,
+  insertUser,
   type PlacedDomain,
   ROLE,
   refusalOf,
@@ -123,6 +127,17 @@ describe('updateQuota', () => {
     await set(ofDomain(root, 100_000));
   });
 
+  it('is not for the members of a project, whatever role they have there', async () => {
+    const { db } = database;
+    const project = await insertAccount(db, await insertDomain(db), { type: 'PROJECT' });
+    const { id } = await insertUser(db, account, ROLE.domainAdmin);
+    await insertMember(db, project, { user: { id } }, ROLE.projectAdmin);
+    const member = await actorOf(db, (await insertApiKey(db, { id })).token);
+    await core.inventory.load();
+    assert.deepEqual(await refused(ofAccount(project), member), ['FORBIDDEN', 'accountId']);
+    await set(ofAccount(project), ADMIN);
+  });
+
   it('takes whole numbers, each resource once, and one of the two ids', async () => {
     const wrong = (limits: object[]) => refused({ accountId: idOf('account', account), limits });
     assert.deepEqual(await wrong([{ resource: 'VMS', limit: -1 }]), ['INVALID_INPUT', 'limits.0.limit']);
@@ -130,8 +145,8 @@ describe('updateQuota', () => {
     assert.deepEqual(await wrong([{ resource: 'PRIMARY_GIB', limit: 2 ** 23 }]), ['INVALID_INPUT', 'limits.0.limit']);
     assert.deepEqual(await wrong([]), ['INVALID_INPUT', 'limits']);
     assert.deepEqual(await wrong([{ resource: 'VMS' }, { resource: 'VMS', limit: 1 }]), ['INVALID_INPUT', 'limits']);
-    assert.deepEqual(await refused({ ...ofAccount(account), ...ofDomain(domain) }), ['INVALID_INPUT', '']);
-    assert.deepEqual(await refused({ limits: ofAccount(account).limits }), ['INVALID_INPUT', '']);
+    assert.deepEqual(await refused({ ...ofAccount(account), ...ofDomain(domain) }), ['INVALID_INPUT', 'domainId']);
+    assert.deepEqual(await refused({ limits: ofAccount(account).limits }), ['INVALID_INPUT', 'accountId']);
     await set({ accountId: idOf('account', account), limits: [{ resource: 'PRIMARY_GIB', limit: 2 ** 23 - 1 }] });
     assert.equal((await quota(account)).primary_bytes_cap, 2 ** 53 - GIB);
   });
