@@ -192,6 +192,10 @@ describe('the audit trail', () => {
     createRole: async () => ({ name: name(), reach: 'ACCOUNT', rules: [] }),
     updateRole: async () => ({ id: idOf('role', await insertRole(core.db)), name: name() }),
     deleteRole: async () => ({ id: idOf('role', await insertRole(core.db)) }),
+    updateQuota: async () => ({
+      accountId: idOf('account', account),
+      limits: [{ resource: 'VMS', limit: 100 + ++runs }],
+    }),
     addProjectMember: async () => ({
       projectId: idOf('account', await project()),
       userId: idOf('user', user),
