@@ -10,12 +10,24 @@ import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 import type { Defaulted, Named, NullableTimestamp, Timestamp } from './column-types.ts';
 import type { IdentityProviderTable, UsedSignInTable } from './identity-provider-tables.ts';
+import type { Defaulted, NullableTimestamp, Timestamp } from './columns.ts';
+import type { QuotaTable } from './quota-table.ts';
 
 /**
  * The rows, column by column as schema/mysql has them. Who writes what:
  * `ops` and `jobs` write what is wanted (`state`, `wanted_state`, reservations), `hosts` what is seen
  * (`observed_*`, `link_*`, `last_seen_at`, `*_total`). Every write goes through the writer (db/writer.ts).
  */
+
+interface Named {
+  id: number;
+  uid: Buffer;
+  name: string;
+  generation: Defaulted<number>;
+  created_at: Timestamp;
+  updated_at: Timestamp;
+  deleted_at: NullableTimestamp;
+}
 
 export interface ZoneTable extends Named {
   wanted_state: Defaulted<WantedState>;
@@ -97,28 +109,6 @@ export interface AccountTable extends Named {
   domain_id: number;
   type: Defaulted<AccountType>;
   wanted_state: Defaulted<WantedState>;
-}
-
-/** How much an account, or a domain with all below it, may have (null: without a limit) and has. Jobs and operations write it. */
-export interface QuotaTable {
-  /** The account's or the domain's. */
-  id: number;
-  vms_used: Defaulted<number>;
-  vms_cap: Defaulted<number | null>;
-  vcpus_used: Defaulted<number>;
-  vcpus_cap: Defaulted<number | null>;
-  memory_used_mib: Defaulted<number>;
-  memory_cap_mib: Defaulted<number | null>;
-  volumes_used: Defaulted<number>;
-  volumes_cap: Defaulted<number | null>;
-  primary_bytes_used: Defaulted<number>;
-  primary_bytes_cap: Defaulted<number | null>;
-  templates_used: Defaulted<number>;
-  templates_cap: Defaulted<number | null>;
-  secondary_bytes_used: Defaulted<number>;
-  secondary_bytes_cap: Defaulted<number | null>;
-  /** Of the limits; what is used changes without it. */
-  generation: Defaulted<number>;
 }
 
 export interface RoleTable extends Named {

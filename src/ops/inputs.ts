@@ -196,8 +196,6 @@ export const INPUTS = {
     expectedGeneration,
     limits,
   }).superRefine(oneOf('accountId', 'domainId')),
-  createUser: only({ accountId: idOf('account'), roleId: idOf('role'), name }),
-  updateUser: update('user', { name: name.nullish(), roleId: idOf('role').nullish() }),
   createApiKey: only({
     userId: idOf('user'),
     name,

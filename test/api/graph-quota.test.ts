@@ -9,7 +9,7 @@ import { schema } from '../../src/graphql/schema.ts';
 import { Watch } from '../../src/graphql/watch.ts';
 import { ADMIN, openCore } from '../support/core.ts';
 import { freshDatabase, recordStatements, type TestDatabase } from '../support/database.ts';
-import { EXECUTORS } from '../support/graph.ts';
+import { EXECUTORS, testContext } from '../support/graph.ts';
 import { idOf, insertAccount, insertActor, insertDomain, type PlacedDomain, ROLE } from '../support/tenants.ts';
 import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
 
@@ -45,14 +45,8 @@ describe('quotas in the graph', () => {
     await database.close();
   });
 
-  const contextOf = (actor: Actor, more: Partial<GraphContext> = {}): GraphContext => ({
-    ...core,
-    actor,
-    requestId: 'test',
-    address: null,
-    watch,
-    ...more,
-  });
+  const contextOf = (actor: Actor, more: Partial<GraphContext> = {}): GraphContext =>
+    testContext({ ...core, actor, watch, ...more });
   const ask = async (actor: Actor, source: string, variables: Record<string, unknown> = {}) => {
     const { data, errors } = await EXECUTORS['graphql-jit'](contextOf(actor), source, variables);
     assert.equal(errors, undefined, JSON.stringify(errors));

@@ -18,6 +18,9 @@ const DECLARED = ['column-types.ts', 'identity-provider-tables.ts', 'tables.ts']
 function declaredTables(): Map<string, Map<string, Column>> {
   const read = (file: string): string => readFileSync(new URL(`../../src/db/${file}`, import.meta.url), 'utf8');
   const text = DECLARED.map(read).join('\n');
+  const text = ['tables.ts', 'quota-table.ts']
+    .map((file) => readFileSync(new URL(`../../src/db/${file}`, import.meta.url), 'utf8'))
+    .join('\n');
   const interfaces = new Map<string, { base: string | undefined; body: string }>();
   for (const [, name, base, body] of text.matchAll(/interface (\w+)(?: extends (\w+))? \{\n(.*?)\n\}/gs))
     interfaces.set(name!, { base, body: body! });

@@ -79,7 +79,7 @@ describe('a quota', () => {
     const user = (reach: Reach): UserActor => ({
       kind: 'user',
       userId: 1,
-      keyId: 1,
+      credential: { kind: 'api_key', id: 1 },
       accountId: 9,
       domainPath: '/1/1003/',
       name: 'a/u',

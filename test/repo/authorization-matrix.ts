@@ -32,8 +32,6 @@ export interface FieldRow extends Record<Principal, Answer> {
   args: (ids: Ids) => Record<string, unknown>;
   /** By path: `filter.zoneId`. */
   ids: Record<string, IdRow>;
-  /** Each id is tried without the others. */
-  alone?: true;
   /** Whoever has no token may ask it, by POST alone. */
   isPublic?: true;
   /** Each id is tried without the others, beside these alone. */
