@@ -10,24 +10,13 @@ import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 import type { Defaulted, Named, NullableTimestamp, Timestamp } from './column-types.ts';
 import type { IdentityProviderTable, UsedSignInTable } from './identity-provider-tables.ts';
-import type { Defaulted, NullableTimestamp, Timestamp } from './columns.ts';
-import type { QuotaTable } from './quota-table.ts';
+import type { QuotaTable } from './quota-tables.ts';
 
 /**
  * The rows, column by column as schema/mysql has them. Who writes what:
  * `ops` and `jobs` write what is wanted (`state`, `wanted_state`, reservations), `hosts` what is seen
  * (`observed_*`, `link_*`, `last_seen_at`, `*_total`). Every write goes through the writer (db/writer.ts).
  */
-
-interface Named {
-  id: number;
-  uid: Buffer;
-  name: string;
-  generation: Defaulted<number>;
-  created_at: Timestamp;
-  updated_at: Timestamp;
-  deleted_at: NullableTimestamp;
-}
 
 export interface ZoneTable extends Named {
   wanted_state: Defaulted<WantedState>;

@@ -4,8 +4,8 @@ import { decodeIdOf, notAnId, type ResourceKind } from '../domain/ids.ts';
 import { hasControlCharacters, identityNameProblem, nameProblem } from '../domain/name.ts';
 import { passwordProblem, passwordTextProblem } from '../domain/password.ts';
 import { GUARDED_KINDS, REACHES, VERBS } from '../domain/permission.ts';
-import { ldapSettings, oidcSettings } from './identity-provider-settings.ts';
 import { QUOTA, QUOTA_RESOURCES } from '../domain/quota.ts';
+import { ldapSettings, oidcSettings } from './identity-provider-settings.ts';
 
 /**
  * What each mutation takes beyond what GraphQL's types already check. `null` and absent mean the same: not given.

@@ -1,4 +1,4 @@
-import type { Defaulted } from './columns.ts';
+import type { Defaulted } from './column-types.ts';
 
 /** How much an account, or a domain with all below it, may have (null: without a limit) and has. Jobs and operations write it. */
 export interface QuotaTable {
