@@ -90,8 +90,7 @@ export class Engine {
    * Records what a host says of a command and moves the job on; durable when it resolves. Repeats, and answers to a
    * step that is no longer open, change nothing; nor do those of a host that was not asked.
    */
-  async answer(hostId: number, jobId: number, seq: number, answer: Answer): Promise<AnswerVerdict> {
-  async answer(hostId: number, jobId: number, seq: number, told: Answer): Promise<void> {
+  async answer(hostId: number, jobId: number, seq: number, told: Answer): Promise<AnswerVerdict> {
     this.counts.answers++;
     let answer = told;
     for (let attempt = 1; attempt <= STALE_TRIES; attempt++) {
@@ -106,10 +105,9 @@ export class Engine {
         this.#o.log.warn({ hostId, jobId, seq }, 'a host answered a command that is not its own; ignored');
         return 'foreign';
       }
-      if (await this.#move(job, answered(workflowOf(job.kind), job, answer))) return 'taken';
       const transition = answered(workflowOf(job.kind), job, answer);
       const outcome = await this.#move(job, transition);
-      if (outcome === 'written') return;
+      if (outcome === 'written') return 'taken';
       // What the host did may not be kept: for the job it has failed, and is undone.
       const over = outcome === 'full' && answer.ok ? await overQuota(this.#o.inventory, transition) : null;
       if (over) answer = { ok: false, error: over };

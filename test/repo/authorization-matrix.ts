@@ -252,7 +252,7 @@ export const MUTATIONS: Record<string, FieldRow> = {
   ...arranged('Cluster', 'cluster'),
   createHostJoinToken: {
     ...mutation((ids) => ({ clusterId: ids.cluster }), { clusterId: 'cluster', hostId: 'host' }),
-    alone: true,
+    alone: {},
   },
   revokeHostCertificate: onId('host'),
   ...arranged('Host', 'host'),

@@ -1,5 +1,3 @@
-import type { Insertable, Kysely } from 'kysely';
-import { randomBytes } from 'node:crypto';
 import { type Insertable, type Kysely, sql } from 'kysely';
 import { newUid } from '../../src/db/ids.ts';
 import type {
