@@ -14,7 +14,10 @@ export function withTakes(transition: Transition, tenancy: Tenancy): Transition 
   const charges = chargesOf(transition);
   if (charges.length === 0) return transition;
   const takes = charges.flatMap(({ accountId, charge }) =>
-    ownersOf(accountId, tenancy).map((owner) => ({ owner, take: takeQuota(owner, charge) })),
+    ownersOf(accountId, tenancy).map((owner) => ({
+      owner,
+      take: takeQuota(owner, charge, owner.kind === 'account' ? tenancy.domainPathOf(accountId)! : undefined),
+    })),
   );
   return {
     ...transition,

@@ -139,12 +139,14 @@ export class Inventory implements Tenancy {
   /** Resolves once it has these accounts: another process may have made one a moment ago. */
   async know(accountIds: Iterable<number | null>): Promise<void> {
     const unknown = [...new Set(accountIds)].filter((id) => id !== null && this.domainPathOf(id) === undefined);
-    if (unknown.length === 0) return;
-    await this.#read('account', unknown as number[]);
-    await this.#read(
-      'domain',
-      unknown.flatMap((id) => this.get('account', id!)?.domain_id ?? []),
-    );
+    if (unknown.length > 0) await this.recall(unknown as number[]);
+  }
+
+  /** Reads anew where accounts stand. */
+  async recall(accountIds: number[]): Promise<void> {
+    await this.#read('account', accountIds);
+    const domainIds = accountIds.flatMap((id) => this.get('account', id)?.domain_id ?? []);
+    if (domainIds.length > 0) await this.#read('domain', domainIds);
   }
 
   hasCopy(templateId: number, storageId: number): boolean {

@@ -21,3 +21,8 @@ export interface QuotaTable {
   /** Of the limits; what is used changes without it. */
   generation: Defaulted<number>;
 }
+
+export interface AccountQuotaTable extends QuotaTable {
+  /** Of the account's domain: where it is counted. */
+  path: string;
+}

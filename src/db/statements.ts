@@ -12,6 +12,7 @@ import type {
   NewEvent,
   Patch,
   PatchTable,
+  Rebase,
   Refusal,
   Remove,
   Take,
@@ -76,6 +77,7 @@ export function statementsFor(db: Kysely<Database>, transitions: Transition[]): 
   const patches = writes.filter((w) => w.op === 'patch');
   return [
     ...PATCH_ORDER.flatMap((table) => patchStatements(db, table, patches)),
+    ...writes.filter((w) => w.op === 'rebase').flatMap((w) => rebaseStatements(db, w)),
     ...holdStatements(
       db,
       writes.filter((w) => w.op === 'hold'),
@@ -225,7 +227,7 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
   return HOLD_ORDER.flatMap((table) =>
     byShape(
       holds.filter((h) => h.table === table),
-      (h) => String(h.enabled),
+      (h) => `${h.enabled} ${h.path ?? ''}`,
     ).map((group) => {
       const ids = distinctAscending(group.map((h) => h.id));
       let query = db
@@ -234,7 +236,9 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
         .where('id', 'in', ids)
         .where('deleted_at', 'is', null)
         .orderBy('id');
-      if (group[0]!.enabled) query = query.where('wanted_state', '=', 'ENABLED');
+      const { enabled, path } = group[0]!;
+      if (enabled) query = query.where('wanted_state', '=', 'ENABLED');
+      if (path !== undefined) query = query.where(sql.ref('path'), '=', path);
       // LOCK IN SHARE MODE is the one spelling that MariaDB and MySQL share.
       return {
         query: query.modifyEnd(sql`LOCK IN SHARE MODE`).compile(),
@@ -244,6 +248,18 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
     }),
   );
 }
+
+/** The domain that moves has its new path already: it is a patch of its own. */
+const rebaseStatements = (db: Kysely<Database>, { from, to }: Rebase): Statement[] =>
+  (['domain', 'account_quota'] as const).map((table) => ({
+    query: db
+      .updateTable(table)
+      .set({ path: sql`concat(${to}, substring(path, ${from.length + 1}))` })
+      .where('path', 'like', `${from}%`)
+      .compile(),
+    mustHit: null,
+    otherwise: 'stale' as const,
+  }));
 
 function expectStatements(db: Kysely<Database>, expects: Expect[]): Statement[] {
   return byShape(expects, (e) => `${e.table} ${JSON.stringify(e.guard)}`).map((group) => {
@@ -306,9 +322,10 @@ const isQuota = (table: Take['table']): boolean => table === 'account_quota' || 
 /** One guarded update per counted row for the whole batch, however many VMs land on it. */
 function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
   return (Object.keys(GIVES_WHILE) as Take['table'][]).flatMap((table) =>
-    sumsById(takes.filter((t) => t.table === table)).map(({ id, amounts, taken }) => {
+    sumsById(takes.filter((t) => t.table === table)).map(({ id, place, amounts, taken }) => {
       const set: Record<string, unknown> = {};
       let query = db.updateTable(table as 'host').where('id', '=', id);
+      if (place !== undefined) query = query.where(sql.ref('path'), '=', place);
       for (const [name, amount] of Object.entries(amounts)) {
         const column = COUNTED[name]!.used;
         const [used, cap] = [sql.ref(column), sql.ref(COUNTED[name]!.cap)];
@@ -328,20 +345,22 @@ function takeStatements(db: Kysely<Database>, takes: Take[]): Statement[] {
 
 interface Sum {
   id: number;
+  place: string | undefined;
   amounts: Record<string, number>;
   /** What somebody takes of, even if others give back more: each must be one who could take it after them. */
   taken: Set<string>;
 }
 
 function sumsById(takes: Take[]): Sum[] {
-  const sums = new Map<number, Sum>();
-  for (const { id, amounts } of takes) {
-    const sum = sums.get(id) ?? { id, amounts: {}, taken: new Set() };
+  const sums = new Map<string, Sum>();
+  for (const { id, place, amounts } of takes) {
+    const key = `${id} ${place ?? ''}`;
+    const sum = sums.get(key) ?? { id, place, amounts: {}, taken: new Set() };
     for (const [name, amount] of Object.entries(amounts)) {
       sum.amounts[name] = (sum.amounts[name] ?? 0) + amount;
       if (amount > 0) sum.taken.add(name);
     }
-    sums.set(id, sum);
+    sums.set(key, sum);
   }
   return [...sums.values()].sort((a, b) => a.id - b.id);
 }

@@ -10,7 +10,7 @@ import type { ObservedVmState, VmState } from '../domain/vm-state.ts';
 import type { TemplateState, VolumeState } from '../domain/volume-state.ts';
 import type { Defaulted, Named, NullableTimestamp, Timestamp } from './column-types.ts';
 import type { IdentityProviderTable, UsedSignInTable } from './identity-provider-tables.ts';
-import type { QuotaTable } from './quota-tables.ts';
+import type { AccountQuotaTable, QuotaTable } from './quota-tables.ts';
 
 /**
  * The rows, column by column as schema/mysql has them. Who writes what:
@@ -466,7 +466,7 @@ export type AuditPage = Selectable<AuditPageTable>;
 export interface Database {
   domain: DomainTable;
   account: AccountTable;
-  account_quota: QuotaTable;
+  account_quota: AccountQuotaTable;
   domain_quota: QuotaTable;
   role: RoleTable;
   user: UserTable;

@@ -117,7 +117,7 @@ export type Settable<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | Comp
 /** Equal to the value, or to one of a list. */
 export type Guard<T extends Table> = { [K in keyof Row<T>]?: Row<T>[K] | readonly Row<T>[K][] };
 
-export type Write = Insert | Patch | Take | ChargeAccount | Hold | Remove | Absent | Expect;
+export type Write = Insert | Patch | Rebase | Take | ChargeAccount | Hold | Remove | Absent | Expect;
 
 /** What it means that a guarded write hit fewer rows than it must. */
 export type Refusal = 'stale' | 'full' | 'gone';
@@ -140,11 +140,21 @@ export interface Patch {
   otherwise: Refusal;
 }
 
+/** Domains that are below one that moves, and the accounts in them all, stand elsewhere from now on. */
+export interface Rebase {
+  op: 'rebase';
+  /** Paths of the domain that moves. */
+  from: string;
+  to: string;
+}
+
 /** Takes room from a counted resource (or gives it back, negative), never beyond its cap. */
 export interface Take {
   op: 'take';
   table: 'host' | 'primary_storage' | 'host_join_token' | QuotaTable;
   id: number;
+  /** Of an account's quota: the path of the domain that it is counted in. */
+  place?: string;
   /** By what is counted: vcpus, memoryMib, bytes, hosts, and what a charge names. */
   amounts: Record<string, number>;
 }
@@ -176,6 +186,8 @@ export interface Hold {
     | 'primary_storage';
   id: number;
   enabled: boolean;
+  /** Of a domain: where it must stand. */
+  path?: string;
 }
 
 /** Nothing that lives may be inside. Holds once the parent is locked, for whoever puts something in holds it too. */
@@ -273,14 +285,25 @@ export const chargeAccount = (accountId: number, charge: Charge): ChargeAccount 
 });
 export const refundAccount = (accountId: number, charge: Charge): ChargeAccount =>
   chargeAccount(accountId, minus(charge));
-export const takeQuota = (owner: QuotaOwner, charge: Charge): Take => ({
+/** @param place of an account's quota: where whoever charges it believes the account to stand */
+export const takeQuota = (owner: QuotaOwner, charge: Charge, place?: string): Take => ({
   op: 'take',
   table: quotaTable(owner),
   id: owner.id,
+  ...(place === undefined ? {} : { place }),
   amounts: charge,
 });
 
 export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
+/** A domain that must also stand where its reader saw it: what is made in it has its path. */
+export const holdDomainAt = ({ id, path }: { id: number; path: string }): Hold => ({
+  op: 'hold',
+  table: 'domain',
+  id,
+  enabled: false,
+  path,
+});
+export const rebase = (from: string, to: string): Rebase => ({ op: 'rebase', from, to });
 export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
 export const expect = <T extends Expect['table']>(table: T, id: number, guard: Guard<T>): Expect => ({
   op: 'expect',

@@ -25,7 +25,11 @@ export interface WriterOptions {
   /** This process, as it stands in the change feed. */
   origin: string;
   /** Where accounts stand in the tree of domains, for charges. */
-  tenancy: Tenancy & { know(accountIds: number[]): Promise<void> };
+  tenancy: Tenancy & {
+    know(accountIds: number[]): Promise<void>;
+    /** Reads anew where they stand. */
+    recall(accountIds: number[]): Promise<void>;
+  };
   maxBatch?: number;
   /** Whether a host's link ends in another process, which must then hear of the command by the feed. */
   isElsewhere: (hostId: number) => boolean;
@@ -75,9 +79,18 @@ export class Writer {
    */
   async submit(transition: Transition): Promise<Outcome> {
     const { tenancy } = this.#options;
-    const unknown = chargedAccounts(transition).filter((id) => tenancy.domainPathOf(id) === undefined);
+    const charged = chargedAccounts(transition);
+    if (charged.length === 0) return this.#queue(transition);
+    const unknown = charged.filter((id) => tenancy.domainPathOf(id) === undefined);
     if (unknown.length > 0) await tenancy.know(unknown);
-    return this.#queue(withTakes(transition, tenancy));
+    for (;;) {
+      const places = placesOf(charged, tenancy);
+      const outcome = await this.#queue(withTakes(transition, tenancy));
+      if (outcome.kind !== 'full') return outcome;
+      // Perhaps an account was moved, by another process even: then what it has is counted elsewhere.
+      await tenancy.recall(charged);
+      if (placesOf(charged, tenancy) === places) return outcome;
+    }
   }
 
   #queue(transition: Transition): Promise<Outcome> {
@@ -220,6 +233,9 @@ async function run(connection: PoolConnection, queries: Text[]): Promise<unknown
 /** Rows that a write matched or a lock read. */
 const hits = (result: unknown): number =>
   Array.isArray(result) ? result.length : (result as { affectedRows: number }).affectedRows;
+
+const placesOf = (accountIds: number[], tenancy: Tenancy): string =>
+  accountIds.map((id) => tenancy.domainPathOf(id)).join();
 
 /** Always rolls back: a lock wait time-out (1205) undoes only its statement, and the connection would commit the rest. */
 async function abandon(connection: PoolConnection, error: unknown): Promise<void> {

@@ -84,6 +84,15 @@ mutation('updateAccount', 'account', 'Renames an account.', (t) => ({
   ...updateInput(t, 'account'),
   name: t.string({ description: 'A new name.' }),
 }));
+mutation(
+  'moveAccount',
+  'account',
+  'Puts an account, with all that it has, into another domain. Its quota counts there; what its users have open ends.',
+  (t) => ({
+    ...updateInput(t, 'account'),
+    domainId: t.id({ required: true, description: 'Where it will stand.' }),
+  }),
+);
 tenantMutations('account', {
   enable: 'Lets the users of an account in again.',
   disable: 'Lets no user of an account in, and no new VM. What runs runs on unless told.',

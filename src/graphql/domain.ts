@@ -75,6 +75,15 @@ mutation('updateDomain', 'domain', 'Renames a domain, or has it ask for a second
       'Whoever signs in here, or in a domain below, needs a second factor. Sessions without one can set one up.',
   }),
 }));
+mutation(
+  'moveDomain',
+  'domain',
+  'Puts a domain, with all below it, into another. What it has counts there; what users in it have open ends.',
+  (t) => ({
+    ...updateInput(t, 'domain'),
+    parentId: t.id({ required: true, description: 'What it will belong to.' }),
+  }),
+);
 tenantMutations('domain', {
   enable: 'Lets the users of a domain and of all below it in again.',
   disable: 'Lets nobody of a domain and of all below it in, and no new VM. What runs runs on unless told.',

@@ -1,5 +1,5 @@
 import type { Account } from '../db/tables.ts';
-import { hold, insert } from '../db/transition.ts';
+import { holdDomainAt, insert } from '../db/transition.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
@@ -16,8 +16,8 @@ export const createAccount = mutation(
     const domain = await find(context, 'domain', domainId, ['domainId'], asker.actor);
     mustReachDomains(asker, ['domainId']);
     const row = { domain_id: domain.id, type: type ?? 'ACCOUNT', name };
-    return create(context, 'account', asker, row, [hold('domain', domain.id)], (id) => [
-      insert('account_quota', { id }),
+    return create(context, 'account', asker, row, [holdDomainAt(domain)], (id) => [
+      insert('account_quota', { id, path: domain.path }),
     ]);
   },
 );

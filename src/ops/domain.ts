@@ -1,16 +1,14 @@
 import type { Domain } from '../db/tables.ts';
-import { hold, insert } from '../db/transition.ts';
+import { holdDomainAt, insert } from '../db/transition.ts';
 import { domainsOf } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
+import { MAX_DEPTH } from './move.ts';
 import { type Asker, mutation } from './mutation.ts';
 import { create, type Extras, find, switching, update, type Wanted } from './named-resource.ts';
 import { mayGo, mustOutrankAllIn, mustReachDomains } from './rights.ts';
 import { deletionWithAll, disablingWithVms } from './with-all-inside.ts';
-
-/** How deep domains may stand in one another: the ids of all of them make up a path of 255 characters. */
-const MAX_DEPTH = 16;
 
 export const createDomain = mutation(
   'createDomain',
@@ -27,7 +25,7 @@ export const createDomain = mutation(
       });
     const id = await context.ids.take();
     const row = { id, parent_id: parent.id, path: `${parent.path}${id}/`, name };
-    return create(context, 'domain', asker, row, [hold('domain', parent.id)], () => [insert('domain_quota', { id })]);
+    return create(context, 'domain', asker, row, [holdDomainAt(parent)], () => [insert('domain_quota', { id })]);
   },
 );
 

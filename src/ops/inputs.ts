@@ -166,11 +166,13 @@ export const INPUTS = {
   updateTemplate: update('template', { name: name.nullish() }),
 
   createDomain: only({ parentId: idOf('domain'), name: identityName }),
+  moveDomain: update('domain', { parentId: idOf('domain') }),
   enableDomain: byId('domain'),
   disableDomain: only({ id: idOf('domain'), stopVms: z.boolean().nullish() }),
   deleteDomain: only({ id: idOf('domain'), ...CASCADE }),
   updateDomain: update('domain', { name: identityName.nullish(), requireSecondFactor: z.boolean().nullish() }),
   createAccount: only({ domainId: idOf('domain'), name: identityName, type: z.enum(ACCOUNT_TYPES).nullish() }),
+  moveAccount: update('account', { domainId: idOf('domain') }),
   enableAccount: byId('account'),
   disableAccount: only({ id: idOf('account'), stopVms: z.boolean().nullish() }),
   deleteAccount: only({ id: idOf('account'), ...CASCADE }),

@@ -282,7 +282,7 @@ export async function update<K extends NamedKind, I extends UpdateInput>(
   return changes.length === 0 ? { kind: 'already', id: row.id } : changed(kind, row, asker, set, changes, also);
 }
 
-export type Wanted = WantedState | 'DELETED';
+export type Wanted = WantedState | 'DELETED' | 'MOVED';
 
 /** What some kinds have beyond the rest. */
 export interface Extras<K extends NamedKind> {

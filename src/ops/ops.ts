@@ -10,6 +10,7 @@ import { createHostJoinToken, hostSwitches, type JoinTokenPayload, revokeHostCer
 import { createIdentityProvider, identityProviderSwitches, updateIdentityProvider } from './identity-provider.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
 import { cancelJob, resolveJob, retryJob } from './job.ts';
+import { moveAccount, moveDomain } from './move.ts';
 import { createOffering, offeringSwitches, updateOffering } from './offering.ts';
 import { beginOidcSignIn, type OidcBegun } from './oidc-sign-in.ts';
 import { changePassword, setPassword } from './password.ts';
@@ -78,11 +79,13 @@ const MUTATIONS = {
   deleteTemplate: templateSwitches.remove,
   createDomain,
   updateDomain,
+  moveDomain,
   enableDomain,
   disableDomain,
   deleteDomain,
   createAccount,
   updateAccount,
+  moveAccount,
   enableAccount,
   disableAccount,
   deleteAccount,

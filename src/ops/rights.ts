@@ -56,7 +56,7 @@ export function mustReachAll({ actor }: Asker, path: string[] | null = null): vo
  */
 export function mayGo(kind: 'domain' | 'account' | 'user', id: number, { actor }: Asker, wanted: Wanted): void {
   if (wanted === 'ENABLED') return;
-  const done = wanted === 'DELETED' ? 'deleted' : 'disabled';
+  const done = wanted.toLowerCase();
   if (isKept(kind, id))
     throw new VirtgraphError({
       code: 'INVALID_STATE',

@@ -172,8 +172,10 @@ describe('the audit trail', () => {
     ...arranged('Template'),
     createDomain: async () => ({ parentId: idOf('domain', domain), name: name() }),
     ...arranged('Domain'),
+    moveDomain: async () => ({ id: await kinds.Domain(), parentId: await kinds.Domain() }),
     createAccount: async () => ({ domainId: idOf('domain', domain), name: name() }),
     ...arranged('Account'),
+    moveAccount: async () => ({ id: await kinds.Account(), domainId: await kinds.Domain() }),
     createUser: async () => ({
       accountId: idOf('account', account),
       roleId: encodeId('role', await roleUid()),

@@ -268,8 +268,14 @@ export const MUTATIONS: Record<string, FieldRow> = {
   ),
   ...arranged('Template', 'template'),
   createDomain: mutation((ids) => ({ parentId: ids.domain, name: 'new' }), { parentId: 'domain' }),
+  moveDomain: mutation(
+    (ids) => ({ id: ids.domain, parentId: ids.domain }),
+    { id: 'domain', parentId: 'domain' },
+    'INVALID_INPUT',
+  ),
   ...arranged('Domain', 'domain'),
   createAccount: mutation((ids) => ({ domainId: ids.domain, name: 'new' }), { domainId: 'domain' }),
+  moveAccount: mutation((ids) => ({ id: ids.account, domainId: ids.domain }), { id: 'account', domainId: 'domain' }),
   ...arranged('Account', 'account'),
   addProjectMember: mutation(
     (ids) => ({ projectId: ids.account, accountId: ids.account, roleId: ids.role }),

@@ -50,7 +50,8 @@ export async function insertAccount(
   const id = nextId();
   const row = { id, uid: newUid(), domain_id: domain.id, name: `account-${id}`, ...overrides };
   const placed = await insertRow(db, 'account', row);
-  await db.insertInto('account_quota').values({ id }).execute();
+  const { path } = await db.selectFrom('domain').select('path').where('id', '=', domain.id).executeTakeFirstOrThrow();
+  await db.insertInto('account_quota').values({ id, path }).execute();
   return placed;
 }
 
