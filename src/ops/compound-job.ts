@@ -28,7 +28,7 @@ const AT_ONCE = 20;
 const NAMES_SHOWN = 5;
 
 export type Scope = Pick<CompoundContext, 'kind' | 'id'>;
-type DeleteOf = Record<'template' | 'user' | 'account' | 'domain', Delete>;
+type DeleteOf = Record<'template' | 'user' | 'identity_provider' | 'account' | 'domain', Delete>;
 type Delete = (context: OpsContext, actor: Actor, input: unknown, via: typeof FROM_WITHIN) => Promise<Payload>;
 
 /** Ids of the accounts that are meant: the one, or all that stand in the domain or below it. */
@@ -38,23 +38,26 @@ const accountsOf = ({ kind, id }: Scope) =>
     : sql<number>`(select account.id from account inner join domain on domain.id = account.domain_id
         where domain.path like concat((select path from domain as top where top.id = ${id}), '%'))`;
 
+/** In the order in which they go. */
+const OWNED = ['vm', 'volume', 'template', 'api_key', 'user', 'identity_provider'] as const;
+
 export interface PlanItem {
-  kind: 'vm' | 'volume' | 'template' | 'api_key' | 'user' | 'account' | 'domain';
+  kind: (typeof OWNED)[number] | 'account' | 'domain';
   count: number;
 }
 
 /** What a deletion with all that is inside would delete, itself included; in the order in which it goes. */
 export async function deletionPlan({ db }: OpsContext, scope: Scope): Promise<PlanItem[]> {
   const accounts = accountsOf(scope);
-  const owned = async (kind: 'vm' | 'volume' | 'template' | 'api_key' | 'user'): Promise<PlanItem> => {
+  const owned = async (kind: (typeof OWNED)[number]): Promise<PlanItem> => {
     const { rows } = await sql<{ n: number }>`
       select count(*) as n from ${sql.table(kind)} where account_id in ${accounts} and deleted_at is null`.execute(db);
     return { kind, count: Number(rows[0]!.n) };
   };
-  const items = [];
-  for (const kind of ['vm', 'volume', 'template', 'api_key', 'user'] as const) items.push(await owned(kind));
-  items.push({ kind: 'account' as const, count: (await livingAccounts(db, scope)).length });
-  items.push({ kind: 'domain' as const, count: (await livingDomains(db, scope)).length });
+  const items: PlanItem[] = [];
+  for (const kind of OWNED) items.push(await owned(kind));
+  items.push({ kind: 'account', count: (await livingAccounts(db, scope)).length });
+  items.push({ kind: 'domain', count: (await livingDomains(db, scope)).length });
   return items.filter(({ count }) => count > 0);
 }
 
@@ -216,7 +219,7 @@ export class CompoundJobs {
     const { db } = this.#context;
     const scope = job.context as CompoundContext;
     const actor: Actor = { kind: 'system', name: job.actor };
-    const owned = (kind: 'template' | 'user') =>
+    const owned = (kind: 'template' | 'user' | 'identity_provider') =>
       db
         .selectFrom(kind as 'user')
         .select(['id', 'uid'])
@@ -226,6 +229,7 @@ export class CompoundJobs {
     const rest = [
       ['template', await owned('template')],
       ['user', await owned('user')],
+      ['identity_provider', await owned('identity_provider')],
       ['account', await livingAccounts(db, scope)],
       ['domain', await livingDomains(db, scope)],
     ] as const;

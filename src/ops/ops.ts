@@ -148,6 +148,7 @@ export const compoundJobs = (context: OpsContext): CompoundJobs =>
   new CompoundJobs(context, {
     template: templateSwitches.remove,
     user: userSwitches.remove,
+    identity_provider: identityProviderSwitches.remove,
     account: deleteAccount,
     domain: deleteDomain,
   });

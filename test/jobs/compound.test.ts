@@ -20,6 +20,7 @@ import {
   insertActor,
   insertApiKey,
   insertDomain,
+  insertIdentityProvider,
   insertRole,
   insertUser,
   type PlacedDomain,
@@ -42,7 +43,7 @@ describe('with all that is inside', () => {
     below: PlacedDomain;
     vms: number[];
   }
-  /** Two running VMs in an account, a stopped one in an account of a domain below, a user with a key in each. */
+  /** Two running VMs in an account, a stopped one in one of a domain below; users with keys, and a provider of users. */
   async function tenant(): Promise<Tenant> {
     const { core, database } = bench;
     const { db } = database;
@@ -51,6 +52,7 @@ describe('with all that is inside', () => {
     const account = await insertAccount(db, domain);
     const other = await insertAccount(db, below);
     for (const one of [account, other]) await insertApiKey(db, await insertUser(db, one, ROLE.user));
+    await insertIdentityProvider(db, { domain, account, role: { id: ROLE.user } });
     await core.inventory.load();
     const vms = [];
     for (const [of, start] of [
@@ -86,6 +88,7 @@ describe('with all that is inside', () => {
       { kind: 'volume', count: 3 },
       { kind: 'api_key', count: 2 },
       { kind: 'user', count: 2 },
+      { kind: 'identity_provider', count: 1 },
       { kind: 'account', count: 2 },
       { kind: 'domain', count: 2 },
     ]);
