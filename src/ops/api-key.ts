@@ -2,7 +2,6 @@ import { sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
 import { type Computed, emptyTransition, hold, inMs, insert, type NewEvent, now, patch } from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
-import { authorize } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import { both, rightsOfRole } from '../domain/permission.ts';
@@ -10,7 +9,7 @@ import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
 import { find } from './named-resource.ts';
-import { mustNotExceed, roleOf } from './rights.ts';
+import { mustHaveRightWith, mustNotExceed, roleOf } from './rights.ts';
 import { toldOnce } from './told-once.ts';
 import { grantableRole } from './user.ts';
 
@@ -24,12 +23,14 @@ const isOwn = ({ actor }: Asker, userId: number): boolean => actor.kind === 'use
  */
 async function mustRule(
   context: OpsContext,
-  key: { user_id: number; role_id: number | null },
+  key: { user_id: number; role_id: number | null; account_id: number },
   asker: Asker,
   path: string[],
 ): Promise<void> {
   const own = isOwn(asker, key.user_id);
-  if (!own) authorize(asker.actor, 'update', 'user');
+  const owner = { account_id: key.account_id };
+  await mustHaveRightWith(context, asker, 'api_key', owner);
+  if (!own) await mustHaveRightWith(context, { ...asker, verb: 'update' }, 'user', owner);
   const user = await context.db
     .selectFrom('user')
     .select(['name', 'role_id'])
@@ -61,11 +62,12 @@ export const createApiKey = toldOnce(
   async (context, input, asker, hash) => {
     const user = await find(context, 'user', input.userId, ['userId'], asker.actor);
     const role = input.roleId == null ? null : await grantableRole(context, input.roleId, asker);
-    await mustRule(context, { user_id: user.id, role_id: role?.id ?? null }, asker, ['userId']);
+    const owner = { user_id: user.id, account_id: user.account_id };
+    await mustRule(context, { ...owner, role_id: role?.id ?? null }, asker, ['userId']);
     // A key of another's does not grow with him: whoever made it would have what he himself was never given.
     const roleId = role?.id ?? (isOwn(asker, user.id) ? null : user.role_id);
     const id = await context.ids.take();
-    const key = { id, uid: newUid(), user_id: user.id, account_id: user.account_id, role_id: roleId, name: input.name };
+    const key = { id, uid: newUid(), ...owner, role_id: roleId, name: input.name };
     const end = await endOf(context, input.expiresInMs ?? null, asker);
     return {
       kind: 'write',

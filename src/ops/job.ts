@@ -14,7 +14,7 @@ import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 import { mustHaveRightWith } from './rights.ts';
-import { actOn } from './vm.ts';
+import { actOn, verbOf } from './vm.ts';
 import { createAgain } from './vm-create.ts';
 
 /** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
@@ -124,6 +124,8 @@ async function again(context: OpsContext, job: JobView & { input: unknown }, ask
     .where('deleted_at', 'is', null)
     .executeTakeFirst();
   if (!vm) throw notRetryable(job, 'Its VM is no more.');
+  // It is the same as its own mutation again, whoever began it first.
+  await mustHaveRightWith(context, { ...asker, verb: act ? verbOf(act) : 'create' }, 'vm', vm);
   if (act) return actOn(context, vm, act, job.input as VmRequest, asker, job.id);
   if (vm.state !== 'ERROR') throw notRetryable(job, `Its VM is ${vm.state}.`);
   return createAgain(context, vm, asker.actor, {

@@ -214,7 +214,11 @@ export function changed<K extends NamedKind>(
 
 type CreatedKind = Exclude<NamedKind, 'host' | 'template'>;
 
-/** A new row with its ids, under parents that must live until it is committed, and the event that tells of it. */
+/**
+ * A new row with its ids, under parents that must live until it is committed, and the event that tells of it.
+ *
+ * @throws VirtgraphError FORBIDDEN where the right to make such a thing is one of a project, and this is not made there
+ */
 export async function create<K extends CreatedKind>(
   context: OpsContext,
   kind: K,
@@ -224,6 +228,7 @@ export async function create<K extends CreatedKind>(
   /** What stands beside the row from the beginning. */
   beside: (id: number) => Write[] = () => [],
 ): Promise<Decision> {
+  await mustHaveRightWith(context, asker, kind, { account_id: (columns as Partial<NamedRow>).account_id ?? null });
   const id = columns.id ?? (await context.ids.take());
   const row = { id, uid: newUid(), ...columns };
   return {

@@ -14,6 +14,7 @@ import type { Actor } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { FieldChange } from '../domain/kinds.ts';
+import type { Verb } from '../domain/permission.ts';
 import { decideVm } from '../domain/vm-state.ts';
 import { begin, enqueue } from '../jobs/advance.ts';
 import { chargeOrRefuse } from '../jobs/quota.ts';
@@ -53,6 +54,9 @@ interface ActionInput {
   forceAfterTimeout?: boolean | null | undefined;
 }
 
+/** What an action is to rights. */
+export const verbOf = (act: PlannedAction): Verb => (act === 'DESTROY' || act === 'EXPUNGE' ? 'delete' : 'operate');
+
 /** One action on a VM: begins at once, or waits its turn behind the job that holds the VM. */
 const action = <
   K extends
@@ -69,15 +73,10 @@ const action = <
   name: K,
   act: PlannedAction,
 ) =>
-  mutation(
-    name,
-    { verb: act === 'DESTROY' || act === 'EXPUNGE' ? 'delete' : 'operate', kind: 'vm' },
-    INPUTS[name],
-    async (context, input: ActionInput, asker) => {
-      const vm = await findVm(context, input.id, asker);
-      return actOn(context, vm, act, await requestOf(context, input, asker.actor), asker, null);
-    },
-  );
+  mutation(name, { verb: verbOf(act), kind: 'vm' }, INPUTS[name], async (context, input: ActionInput, asker) => {
+    const vm = await findVm(context, input.id, asker);
+    return actOn(context, vm, act, await requestOf(context, input, asker.actor), asker, null);
+  });
 
 export async function actOn(
   context: OpsContext,

@@ -99,7 +99,7 @@ describe('API keys', () => {
       core.ops.createApiKey(alice, forUser(bob)),
       core.ops.revokeApiKey(alice, { id: idOf('api_key', bobs) }),
     ])
-      assert.match(refusalOf(await payload).message, /^Your role may not update a user\.$/);
+      assert.match(refusalOf(await payload).message, /^Your role here may not update a user\.$/);
     const admin = await insertActor(database.db, account, ROLE.domainAdmin);
     ok(await core.ops.createApiKey(admin, forUser(bob)));
     ok(await core.ops.revokeApiKey(admin, { id: idOf('api_key', bobs) }));

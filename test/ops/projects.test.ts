@@ -19,7 +19,7 @@ import {
   ROLE,
   refusalOf,
 } from '../support/tenants.ts';
-import { insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
+import { insertJob, insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
 
 describe('a project', () => {
   let database: TestDatabase;
@@ -138,6 +138,64 @@ describe('a project', () => {
     const vm = await insertVm(database.db, world, { account_id: project.id });
     assert.deepEqual([...(await user.now()).projects.get(project.id)!.permissions], ['read vm']);
     assert.equal((await refused(core.ops.updateVm(await user.now(), rename(vm)))).code, 'FORBIDDEN');
+  });
+
+  it('lets nobody make at home what his role there allows in it', async () => {
+    const { db } = database;
+    const all = await insertRole(db, [{ effect: 'ALLOW', verb: '*', kind: '*' }]);
+    const reading = await insertRole(db, [{ effect: 'ALLOW', verb: 'read', kind: '*' }], { reach: 'DOMAIN' });
+    const user = await someone(acme, reading.id);
+    const other = await insertUser(db, acme, ROLE.readOnly);
+    const key = await insertApiKey(db, other);
+    const vm = await insertVm(db, world, { account_id: acme.id });
+    const job = await insertJob(db, vm, { account_id: acme.id, state: 'FAILED' });
+    await projectOf([{ user }, all.id]);
+    const [accountId, domainId, roleId] = [idOf('account', acme), idOf('domain', domain), await role(ROLE.readOnly)];
+    const name = 'mine';
+    const oidc = { issuer: 'https://login.example.com', clientId: 'virtgraph' };
+    const inputs = {
+      createUser: { accountId, roleId, name },
+      createAccount: { domainId, name },
+      createDomain: { parentId: domainId, name },
+      createIdentityProvider: { accountId, name, oidc, roleMapping: [{ group: '*', roleId }] },
+      createApiKey: { userId: idOf('user', user), name },
+      revokeApiKey: { id: idOf('api_key', key) },
+      retryJob: { id: idOf('job', job) },
+      registerTemplate: { zoneId: idOf('zone', world.zone), name, fileName: 'a.qcow2', format: 'QCOW2' },
+      updateQuota: { accountId, limits: [{ resource: 'VMS', limit: 1 }] },
+    } as const;
+    for (const [mutation, input] of Object.entries(inputs))
+      assert.equal(
+        (await refused(core.ops[mutation as keyof typeof inputs](await user.now(), input))).code,
+        'FORBIDDEN',
+        mutation,
+      );
+  });
+
+  it('has its failed jobs done again by those alone who might do the same themselves', async () => {
+    const { db } = database;
+    const operator = await insertRole(db, [
+      { effect: 'ALLOW', verb: 'operate', kind: 'job' },
+      { effect: 'ALLOW', verb: 'operate', kind: 'vm' },
+      { effect: 'ALLOW', verb: 'read', kind: '*' },
+    ]);
+    const user = await someone(globex, ROLE.readOnly);
+    const project = await projectOf([{ user }, operator.id]);
+    const retry = async (kind: string, state: 'STOPPED' | 'ERROR', actor: UserActor) => {
+      const vm = await insertVm(db, world, { account_id: project.id, state });
+      const job = await insertJob(db, vm, { account_id: project.id, state: 'FAILED', kind });
+      return core.ops.retryJob(actor, { id: idOf('job', job) });
+    };
+    const actor = await user.now();
+    ok(await retry('START_VM', 'STOPPED', actor));
+    for (const [kind, state, verb] of [
+      ['DESTROY_VM', 'STOPPED', 'delete'],
+      ['EXPUNGE_VM', 'STOPPED', 'delete'],
+      ['CREATE_VM', 'ERROR', 'create'],
+    ] as const) {
+      const { code, message } = await refused(retry(kind, state, actor));
+      assert.deepEqual([code, message], ['FORBIDDEN', `Your role in this project may not ${verb} a vm.`], kind);
+    }
   });
 
   it('is nobody’s while it, or a domain above it, is disabled', async () => {
