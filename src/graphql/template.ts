@@ -108,7 +108,8 @@ builder.queryFields((t) => ({
 mutation('registerTemplate', 'template', "Makes a template of a file in the hosts' folder of images.", (t) => ({
   zoneId: t.id({ required: true, description: 'Whose hosts have the file.' }),
   accountId: t.id({
-    description: 'Whose it is, who alone may use it, and in whose quota it counts. Unless told, everybody may.',
+    description:
+      'Whose it is, who alone may use it, and in whose quota it counts. Unless told, it is of the account of the caller; of one whose role reaches ALL, it is for everybody.',
   }),
   name: t.string({ required: true, description: 'As people call it: 1 to 255 characters.' }),
   fileName: t.string({

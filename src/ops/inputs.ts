@@ -157,7 +157,7 @@ export const INPUTS = {
   updateOffering: update('offering', { name: name.nullish() }),
   registerTemplate: only({
     zoneId: idOf('zone'),
-    /** Everybody's unless told. */
+    /** The caller's own unless told; of who reaches everything, everybody's. */
     accountId: idOf('account').nullish(),
     name,
     fileName,

@@ -1,5 +1,6 @@
 import { newUid } from '../db/ids.ts';
 import { hold, refundAccount } from '../db/transition.ts';
+import type { Actor } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { chargeOfTemplate } from '../domain/quota.ts';
 import { begin } from '../jobs/advance.ts';
@@ -15,6 +16,10 @@ import { openOwners } from './vm-create.ts';
 /** Larger than any disk that a template should have; keeps absurd sizes out of the counters. */
 const MAX_VIRTUAL_BYTES = 2 * 2 ** 40;
 
+/** Whose a template is unless told; null: everybody's, which operators alone give. */
+const ownAccount = (actor: Actor): number | null =>
+  actor.kind === 'user' && actor.reach !== 'ALL' ? actor.accountId : null;
+
 /** A template from a file that lies in the image folder of the zone's hosts: a host looks at it before anything else. */
 export const registerTemplate = mutation(
   'registerTemplate',
@@ -22,19 +27,19 @@ export const registerTemplate = mutation(
   INPUTS.registerTemplate,
   async (context, input, asker) => {
     const zone = await find(context, 'zone', input.zoneId, ['zoneId'], asker.actor);
-    const account =
-      input.accountId == null ? null : await find(context, 'account', input.accountId, ['accountId'], asker.actor);
-    if (account) {
-      await mustHaveRightWith(context, asker, 'template', { account_id: account.id });
-      await context.inventory.know([account.id]);
-    }
+    const accountId =
+      input.accountId == null
+        ? ownAccount(asker.actor)
+        : (await find(context, 'account', input.accountId, ['accountId'], asker.actor)).id;
+    await mustHaveRightWith(context, asker, 'template', { account_id: accountId });
+    await context.inventory.know([accountId]);
     const hostId = connectedHost(context.inventory, (host) => host.zone_id === zone.id);
     if (hostId === null) throw noConnectedHost('No host of the zone is connected, so nobody can look at the file.');
     const [id, jobId] = [await context.ids.take(), await context.ids.take()];
     const job = {
       id: jobId,
       uid: newUid(),
-      target: { kind: 'template' as const, id, accountId: account?.id ?? null },
+      target: { kind: 'template' as const, id, accountId },
       actor: asker.name,
       reason: asker.reason,
       input,
@@ -49,9 +54,10 @@ export const registerTemplate = mutation(
       format: input.format,
     };
     const transition = begin(workflow, job, { template, hostId, maxVirtualBytes: MAX_VIRTUAL_BYTES });
-    const parents = [hold('zone', zone.id), ...(account ? openOwners(context.inventory, account.id) : [])];
+    const parents = [hold('zone', zone.id), ...(accountId === null ? [] : openOwners(context.inventory, accountId))];
     // Last of what is awaited: from here on the quota is held. How large it is comes from the host that looks at it.
-    const settle = account && (await chargeOrRefuse(context.inventory, account.id, chargeOfTemplate(null)));
+    const settle =
+      accountId === null ? null : await chargeOrRefuse(context.inventory, accountId, chargeOfTemplate(null));
     return {
       kind: 'write',
       id,
