@@ -19,14 +19,28 @@ export interface Asked {
 
 const REASON_MAX = 1024;
 
-/** @param raw what was sent, not looked at by anybody yet */
-export function askedOf(action: string, actor: Actor, via: Via, raw: unknown): Asked {
-  const { id, reason } = (raw ?? {}) as { id?: unknown; reason?: unknown };
+/** Fields of an input that may name what a mutation is about, where it is not `id`. */
+export type SubjectField = 'userId' | 'accountId' | 'domainId';
+
+/**
+ * @param raw what was sent, not looked at by anybody yet
+ * @param fields the first that holds an id is what it is about
+ */
+export function askedOf(
+  action: string,
+  actor: Actor,
+  via: Via,
+  raw: unknown,
+  fields: readonly ('id' | SubjectField)[],
+): Asked {
+  const input = (raw ?? {}) as Partial<Record<'id' | SubjectField | 'reason', unknown>>;
+  const { reason } = input;
+  const ids = fields.map((field) => input[field]);
   return {
     action,
     actor,
     via,
-    id: typeof id === 'string' && decodeId(id) ? id : null,
+    id: ids.find((id): id is string => typeof id === 'string' && decodeId(id) !== null) ?? null,
     reason: typeof reason === 'string' && reason.length <= REASON_MAX && reason.isWellFormed() ? reason : null,
   };
 }
@@ -59,7 +73,8 @@ export async function allowed(
 ): Promise<NewAudit> {
   const { events, jobs } = transition;
   const event = events.find(({ subject }) => subject.id === id);
-  const subject = id === null ? null : (event?.subject ?? { kind: kind as ResourceKind, id });
+  const named = asked.id === null ? null : decodeId(asked.id);
+  const subject = id === null ? null : (event?.subject ?? { kind: named?.kind ?? (kind as ResourceKind), id });
   const owner =
     event?.accountId ?? jobs[0]?.target.accountId ?? (event || !subject ? null : await ownerOf(context, subject));
   return {

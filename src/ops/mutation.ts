@@ -5,7 +5,13 @@ import { emptyTransition, insert, type Outcome, type Transition } from '../db/tr
 import { type Actor, actorKey, actorName, authorize, mustBeKnown } from '../domain/authorize.ts';
 import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { GuardedKind, Verb } from '../domain/permission.ts';
-import { type Asked, askedOf, allowed as auditOfAllowed, refused as auditOfRefused } from './audit.ts';
+import {
+  type Asked,
+  askedOf,
+  allowed as auditOfAllowed,
+  refused as auditOfRefused,
+  type SubjectField,
+} from './audit.ts';
 import type { OpsContext, Payload, Via } from './context.ts';
 
 /** What an operation has decided, before it is written. */
@@ -44,15 +50,17 @@ const TRIES = 8;
  * leaves no second one.
  *
  * @param rights `own`: everybody may, to what is his own; whatever is beyond that `decide` looks at
+ * @param about fields that name what it is about, for the audit trail, where it is not `id`
  */
 export function mutation<I extends Base>(
   name: string,
   rights: { verb: Verb; kind: GuardedKind } | { own: GuardedKind },
   schema: z.ZodType<I>,
   decide: (context: OpsContext, input: I, asker: Asker) => Promise<Decision>,
+  about: readonly SubjectField[] = [],
 ) {
   return async (context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<Payload> => {
-    const asked = askedOf(name, actor, via, raw);
+    const asked = askedOf(name, actor, via, raw, about.length > 0 ? about : ['id']);
     try {
       const payload = await run(asked, context, raw);
       // Nobody is refused without a record of it: where none can be written, nothing can be answered.

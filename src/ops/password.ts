@@ -81,6 +81,7 @@ export async function setPassword(context: OpsContext, actor: Actor, raw: unknow
         transition: await changeTo(of, user, await hash, asker, kept),
       };
     },
+    ['userId'],
   );
   return await set(context, actor, raw, via);
 }

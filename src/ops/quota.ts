@@ -37,6 +37,7 @@ export const updateQuota = mutation(
       },
     };
   },
+  ['accountId', 'domainId'],
 );
 
 function limitsOf(row: QuotaRow, limits: Inputs['updateQuota']['limits']) {

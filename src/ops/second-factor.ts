@@ -195,29 +195,35 @@ export async function confirmTotp(context: OpsContext, actor: Actor, raw: unknow
 
 /** One's own with a code; another's by whoever may change him and has no less than he has. */
 export async function removeTotp(context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<Payload> {
-  const remove = mutation('removeTotp', { own: 'user' }, INPUTS.removeTotp, async (of, input, asker) => {
-    const user = await ofWhom(of, input.userId ?? null, asker);
-    if (user.totp_seed === null) return { kind: 'already', id: user.id };
-    const own = asker.actor.kind === 'user' && asker.actor.userId === user.id;
-    if (own && user.totp_confirmed_at !== null) mustBeRight(of, user, input.code ?? '');
-    return {
-      kind: 'write',
-      id: user.id,
-      jobId: null,
-      transition: {
-        ...emptyTransition(),
-        writes: [
-          patch(
-            'user',
-            user.id,
-            { totp_seed: user.totp_seed, totp_step: user.totp_step, deleted_at: null },
-            { totp_seed: null, totp_confirmed_at: null, totp_step: null, recovery_hashes: null },
-          ),
-        ],
-        events: [told('second_factor_removed', user, asker)],
-      },
-    };
-  });
+  const remove = mutation(
+    'removeTotp',
+    { own: 'user' },
+    INPUTS.removeTotp,
+    async (of, input, asker) => {
+      const user = await ofWhom(of, input.userId ?? null, asker);
+      if (user.totp_seed === null) return { kind: 'already', id: user.id };
+      const own = asker.actor.kind === 'user' && asker.actor.userId === user.id;
+      if (own && user.totp_confirmed_at !== null) mustBeRight(of, user, input.code ?? '');
+      return {
+        kind: 'write',
+        id: user.id,
+        jobId: null,
+        transition: {
+          ...emptyTransition(),
+          writes: [
+            patch(
+              'user',
+              user.id,
+              { totp_seed: user.totp_seed, totp_step: user.totp_step, deleted_at: null },
+              { totp_seed: null, totp_confirmed_at: null, totp_step: null, recovery_hashes: null },
+            ),
+          ],
+          events: [told('second_factor_removed', user, asker)],
+        },
+      };
+    },
+    ['userId'],
+  );
   return await remove(context, actor, raw, via);
 }
 

@@ -229,6 +229,9 @@ describe('the audit trail', () => {
   const project = () => insertAccount(core.db, domain, { type: 'PROJECT' });
   const member = async () =>
     idOf('project_member', await insertMember(core.db, await project(), { user }, ROLE.readOnly));
+  /** What it is about: mostly `id`. */
+  const askedIdOf = (mutation: string, input: object): string | null =>
+    (input as Record<string, string>)[mutation === 'updateQuota' ? 'accountId' : 'id'] ?? null;
   const roleUid = async (): Promise<Buffer> =>
     (await core.db.selectFrom('role').select('uid').where('id', '=', ROLE.user).executeTakeFirstOrThrow()).uid;
 
@@ -292,7 +295,7 @@ describe('the audit trail', () => {
           action: mutation,
           user_id: reader.userId,
           credential: `api-key:${reader.credential.id}`,
-          asked_id: (input as { id?: string }).id ?? null,
+          asked_id: askedIdOf(mutation, input),
           reason: 'because',
           changes: '[]',
         },
@@ -330,6 +333,45 @@ describe('the audit trail', () => {
       );
     }
     assert.deepEqual((await ask('enableZone', ADMIN, { id, idempotencyKey: 'already' })).records, []);
+  });
+
+  it('names whose quota was asked about, be it changed, so already, refused or of nobody', async () => {
+    const limits = (limit: number | null) => [{ resource: 'VMS', limit }];
+    const place = await insertDomain(core.db, domain);
+    const [domainId, accountId] = [idOf('domain', place), idOf('account', account)];
+    const unknown = encodeId('domain', Buffer.alloc(16, 7));
+    const about = async (actor: Actor, input: object) => {
+      const { records } = await ask('updateQuota', actor, input);
+      return records.map(({ outcome, subject_kind, subject_id, asked_id, account_id }) => {
+        assert.equal(account_id, actor.kind === 'user' ? account.id : subject_kind === 'account' ? account.id : null);
+        return [outcome, subject_kind, subject_id, asked_id];
+      })[0];
+    };
+    const ofDomain = (limit: number | null) => ({ domainId, limits: limits(limit) });
+    assert.deepEqual(await about(ADMIN, ofDomain(5)), ['ALLOWED', 'domain', place.id, domainId]);
+    assert.deepEqual(await about(ADMIN, ofDomain(5)), ['ALLOWED', 'domain', place.id, domainId]);
+    assert.deepEqual(await about(ADMIN, ofDomain(-1)), ['REFUSED', 'domain', place.id, domainId]);
+    assert.deepEqual(await about(reader, ofDomain(6)), ['REFUSED', 'domain', place.id, domainId]);
+    const nothing = { domainId: unknown, limits: limits(5) };
+    assert.deepEqual(await about(domainAdmin, nothing), ['REFUSED', null, null, unknown]);
+    const own = { accountId, limits: limits(5) };
+    assert.deepEqual(await about(domainAdmin, own), ['REFUSED', 'account', account.id, accountId]);
+    assert.deepEqual(await about(ADMIN, own), ['ALLOWED', 'account', account.id, accountId]);
+    assert.deepEqual(await about(ADMIN, own), ['ALLOWED', 'account', account.id, accountId]);
+  });
+
+  it('names the user whose password or second factor was not to be touched', async () => {
+    const userId = await kinds.User();
+    for (const [mutation, input] of [
+      ['setPassword', { userId, password: 'correct horse battery' }],
+      ['removeTotp', { userId }],
+    ] as const) {
+      const { records } = await ask(mutation, reader, input);
+      assert.deepEqual(
+        records.map(({ outcome, subject_kind, asked_id }) => [outcome, subject_kind, asked_id]),
+        [['REFUSED', 'user', userId]],
+      );
+    }
   });
 
   it('has a record of a key that was used with other arguments', async () => {
