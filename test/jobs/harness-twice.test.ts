@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { WORKFLOWS } from '../../src/jobs/registry.ts';
-import { assertClean, jobEnded, makeDue } from '../support/core.ts';
+import { assertClean, jobEnded, takenUp } from '../support/core.ts';
 import { assertHostAgrees, type Bench, CASES, openBench, stepsOf, targetState } from './cases.ts';
 
 describe('workflows, each step twice', () => {
@@ -50,8 +50,7 @@ describe('workflows, each step twice', () => {
         if (asked.has(command.commandId)) return 'works';
         asked.add(command.commandId);
         // As if the first answer had been lost: the effect is there, and the control plane asks again.
-        await makeDue(core, Number.parseInt(command.commandId, 10));
-        await core.engine.claimDue();
+        await takenUp(core, Number.parseInt(command.commandId, 10));
         return 'silence';
       };
       const jobId = await c.act(bench, subject);

@@ -112,6 +112,17 @@ export async function makeDue(core: Core, jobId: number, ageMs = 0): Promise<voi
     .execute();
 }
 
+/**
+ * The job's time has run out, and it is taken up: by the first look that finds its row unlocked. One that somebody writes
+ * at this very moment, be it a repeated answer that changes nothing, is left to the next look, as the product does.
+ */
+export async function takenUp(core: Core, jobId: number): Promise<void> {
+  const before = (await jobRow(core, jobId)).lease_epoch;
+  await makeDue(core, jobId);
+  do await core.engine.claimDue();
+  while ((await jobRow(core, jobId)).lease_epoch === before);
+}
+
 /** Nothing is left of jobs that have ended: no counter is off, no step open, no claim, reservation or half volume. */
 export async function assertClean(core: Core): Promise<void> {
   const { db } = core;
