@@ -6,6 +6,7 @@ import { compoundJob } from './compound-job.ts';
 import type { OpsContext } from './context.ts';
 import type { Asker, Decision } from './mutation.ts';
 import { type Extras, findToChange, NOUN, removal, switching } from './named-resource.ts';
+import { mustHaveRightWith } from './rights.ts';
 
 type Kind = 'account' | 'domain';
 
@@ -23,6 +24,8 @@ export function deletionWithAll<K extends Kind>(kind: K, extras: Required<Pick<E
     if (!input.cascade && !input.dryRun) return alone(context, input, asker);
     const row = await findToChange(context, kind, input.id, asker);
     await extras.guard(context, row, asker, 'DELETED');
+    for (const gone of ['vm', 'user'] as const)
+      await mustHaveRightInside(context, { ...asker, verb: 'delete' }, kind, row, gone);
     // All users inside are shut out at once.
     await extras.guard(context, row, asker, 'DISABLED');
     if (input.dryRun) return { kind: 'already', id: row.id };
@@ -44,10 +47,20 @@ export function disablingWithVms<K extends Kind>(kind: K, extras: Extras<K>) {
     const disabled = await alone(context, input, asker);
     if (!input.stopVms) return disabled;
     const id = disabled.id!;
+    await mustHaveRightInside(context, { ...asker, verb: 'operate' }, kind, { id }, 'vm');
     await mustBeAtRest(context, kind, id);
     return withJob(id, disabled, await compoundJob(context, `STOP_${kind.toUpperCase()}`, { kind, id }, asker, input));
   };
 }
+
+/** What a job does to all that is inside is no more than whoever begins it may do to each. @throws VirtgraphError FORBIDDEN */
+const mustHaveRightInside = (
+  context: OpsContext,
+  asker: Asker,
+  kind: Kind,
+  { id }: { id: number },
+  what: 'vm' | 'user',
+): Promise<void> => mustHaveRightWith(context, asker, what, { account_id: kind === 'account' ? id : null });
 
 const withJob = (
   id: number,

@@ -9,9 +9,9 @@ import {
   jobEnded,
   jobIs,
   jobRow,
-  makeDue,
   openCore,
   publicJobId,
+  takenUp,
 } from '../support/core.ts';
 import { fails, type Verdict } from '../support/journal-host.ts';
 import {
@@ -43,7 +43,7 @@ describe('with all that is inside', () => {
     below: PlacedDomain;
     vms: number[];
   }
-  /** Two running VMs in an account, a stopped one in one of a domain below; users with keys, and a provider of users. */
+  /** Two running VMs in an account, a stopped one in an account of a domain below, a user with a key in each. */
   async function tenant(): Promise<Tenant> {
     const { core, database } = bench;
     const { db } = database;
@@ -52,7 +52,8 @@ describe('with all that is inside', () => {
     const account = await insertAccount(db, domain);
     const other = await insertAccount(db, below);
     for (const one of [account, other]) await insertApiKey(db, await insertUser(db, one, ROLE.user));
-    await insertIdentityProvider(db, { domain, account, role: { id: ROLE.user } });
+    const provider = await insertIdentityProvider(db, { domain, account, role: { id: ROLE.user } });
+    await insertUser(db, account, ROLE.user, { identity_provider_id: provider.id, external_subject: 'one' });
     await core.inventory.load();
     const vms = [];
     for (const [of, start] of [
@@ -87,7 +88,7 @@ describe('with all that is inside', () => {
       { kind: 'vm', count: 3 },
       { kind: 'volume', count: 3 },
       { kind: 'api_key', count: 2 },
-      { kind: 'user', count: 2 },
+      { kind: 'user', count: 3 },
       { kind: 'identity_provider', count: 1 },
       { kind: 'account', count: 2 },
       { kind: 'domain', count: 2 },
@@ -202,8 +203,7 @@ describe('with all that is inside', () => {
     try {
       const payload = await other.ops.deleteAccount(ADMIN, { id: idOf('account', account), cascade: true });
       const { jobId } = accepted(payload);
-      await makeDue(core, jobId);
-      await core.engine.claimDue();
+      await takenUp(core, jobId);
       assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
       assert.deepEqual(await states(core, vms), ['EXPUNGED', 'EXPUNGED', 'STOPPED']);
     } finally {
@@ -236,6 +236,7 @@ describe('with all that is inside', () => {
       database.db,
       [
         { effect: 'ALLOW', verb: 'delete', kind: 'account' },
+        { effect: 'ALLOW', verb: 'update', kind: 'account' },
         { effect: 'ALLOW', verb: 'read', kind: '*' },
       ],
       { reach: 'ALL' },
@@ -247,6 +248,15 @@ describe('with all that is inside', () => {
       assert.equal(refusalOf(await core.ops.deleteAccount(janitor, { id, ...how })).code, 'FORBIDDEN');
     const admin = await insertActor(database.db, account, ROLE.domainAdmin);
     await core.inventory.load();
+    // Nobody is in it who has more, but VMs may be.
+    const vacant = { id: idOf('account', await insertAccount(database.db, domain)) };
+    for (const how of [{ cascade: true }, { dryRun: true }])
+      assert.equal(refusalOf(await core.ops.deleteAccount(janitor, { ...vacant, ...how })).code, 'FORBIDDEN');
+    assert.equal(
+      refusalOf(await core.ops.disableAccount(janitor, { ...vacant, stopVms: true })).message,
+      'Your role here may not operate a vm.',
+    );
+    assert.deepEqual((await core.ops.disableAccount(janitor, vacant)).errors, []);
     for (const how of [{ cascade: true }, { dryRun: true }]) {
       assert.equal(refusalOf(await core.ops.deleteAccount(admin, { id, ...how })).code, 'FORBIDDEN');
       const own = { id: idOf('domain', domain), ...how };
