@@ -271,13 +271,14 @@ function expectStatements(db: Kysely<Database>, expects: Expect[]): Statement[] 
   });
 }
 
-function absentStatement(db: Kysely<Database>, { table, column, id }: Absent): Statement {
+function absentStatement(db: Kysely<Database>, { table, column, id, beside }: Absent): Statement {
   const query = db
     .selectFrom(table as 'vm')
     .select('id')
     .where(sql.ref(column), '=', id)
     .where('deleted_at', 'is', null)
-    .limit(1);
+    .limit(1)
+    .offset(beside);
   return { query: query.compile(), mustHit: 0, otherwise: 'stale' };
 }
 

@@ -190,7 +190,7 @@ export interface Hold {
   path?: string;
 }
 
-/** Nothing that lives may be inside. Holds once the parent is locked, for whoever puts something in holds it too. */
+/** Nothing that lives may be inside, or no more than so much. Holds once the parent is locked, for whoever puts something in holds it too. */
 export interface Absent {
   op: 'absent';
   table:
@@ -210,6 +210,8 @@ export interface Absent {
     | 'identity_provider';
   column: string;
   id: number;
+  /** So many may be. */
+  beside: number;
 }
 
 /**
@@ -316,6 +318,12 @@ export const absent = (table: Absent['table'], column: string, id: number): Abse
   table,
   column,
   id,
+  beside: 0,
+});
+/** Before what is inserted beside it; exact where the parent is patched, for a hold lets others count at the same time. */
+export const fewerThan = (table: Absent['table'], column: string, id: number, max: number): Absent => ({
+  ...absent(table, column, id),
+  beside: max - 1,
 });
 
 export const removeReservation = (vmId: number, hostId: number): Remove => ({

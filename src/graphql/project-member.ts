@@ -108,7 +108,7 @@ builder.queryFields((t) => ({ projectMember: lookUp(t, 'project_member') }));
 mutation(
   'addProjectMember',
   'project_member',
-  'Lets an account or a user share a project, with a role that has no more than the caller has there.',
+  'Lets an account or a user share a project, with a role that has no more than the caller has there. A project has up to 1,000 members; an account, and a user, shares up to 100 projects.',
   (t) => ({
     projectId: t.id({ required: true, description: 'What is shared.' }),
     accountId: t.id({ description: 'With all users of this account; or' }),

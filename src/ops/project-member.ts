@@ -19,6 +19,7 @@ import { decodeIdOf } from '../domain/ids.ts';
 import { rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
+import { oneMoreMember } from './membership-bounds.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 import { type Also, find, mustBeGeneration } from './named-resource.ts';
 import { mustHaveRightWith, mustNotExceedRights, roleOf } from './rights.ts';
@@ -58,6 +59,7 @@ export const addProjectMember = mutation(
     const role = await projectRole(context, input.roleId, project, asker);
     mustBeProject(project);
     mustHaveUsers(row);
+    const room = await oneMoreMember(context, project, { table: kind, id: row.id, name: row.name });
     const id = await context.ids.take();
     return {
       kind: 'write',
@@ -66,8 +68,7 @@ export const addProjectMember = mutation(
       transition: {
         ...emptyTransition(),
         writes: [
-          hold('account', project.id),
-          hold(kind, row.id),
+          ...room,
           hold('role', role.id),
           insert('project_member', {
             id,

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Core } from '../../src/core.ts';
+import { newUid } from '../../src/db/ids.ts';
 import type { UserActor } from '../../src/domain/authorize.ts';
 import { VirtgraphError } from '../../src/domain/errors.ts';
 import type { Payload } from '../../src/ops/context.ts';
+import { MEMBERS_MAX, PROJECTS_MAX } from '../../src/ops/membership-bounds.ts';
 import { ADMIN, beforeNextWrite, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
@@ -19,7 +21,7 @@ import {
   ROLE,
   refusalOf,
 } from '../support/tenants.ts';
-import { insertJob, insertVm, insertWorld, type Placed, type World } from '../support/world.ts';
+import { insertJob, insertVm, insertWorld, nextId, type Placed, type World } from '../support/world.ts';
 
 describe('a project', () => {
   let database: TestDatabase;
@@ -72,6 +74,14 @@ describe('a project', () => {
     zoneId: idOf('zone', world.zone),
     offeringId: idOf('offering', world.offering),
     templateId: idOf('template', world.template),
+  });
+  const membership = (account_id: number) => ({
+    id: nextId(),
+    uid: newUid(),
+    account_id,
+    member_account_id: null,
+    member_user_id: null,
+    role_id: ROLE.readOnly,
   });
   const rename = (vm: Placed) => ({ id: idOf('vm', vm), name: 'renamed' });
 
@@ -304,6 +314,55 @@ describe('a project', () => {
       await insertMember(db, project, { account: acme }, ROLE.user);
       ok(await core.ops.deleteAccount(ADMIN, { id: idOf('account', project) }));
       assert.equal(await living(), 0);
+    });
+
+    it('of whom there are only so many, however many are added at once', async () => {
+      const { db } = database;
+      const roleId = await role(ROLE.readOnly);
+      const users = await Promise.all([1, 2, 3, 4].map(() => insertUser(db, acme, ROLE.user)));
+      const project = await projectOf();
+      const accounts = Array.from({ length: MEMBERS_MAX - 1 }, () => nextId());
+      await db
+        .insertInto('account')
+        .values(accounts.map((id) => ({ id, uid: newUid(), domain_id: domain.id, name: `many-${id}` })))
+        .execute();
+      const members = accounts.map((id) => ({ ...membership(project.id), member_account_id: id }));
+      await db.insertInto('project_member').values(members).execute();
+      const add = (to: Placed, user: Placed) =>
+        core.ops.addProjectMember(ADMIN, { projectId: idOf('account', to), userId: idOf('user', user), roleId });
+      const answers = await Promise.all(users.map((user) => add(project, user)));
+      assert.equal(answers.filter(({ errors }) => errors.length === 0).length, 1);
+      for (const answer of answers.filter(({ errors }) => errors.length > 0))
+        assert.deepEqual([refusalOf(answer).code, refusalOf(answer).path], ['INVALID_INPUT', ['projectId']]);
+    });
+
+    it('who share only so many projects, however many they are added to at once', async () => {
+      const { db } = database;
+      const roleId = await role(ROLE.readOnly);
+      const user = await insertUser(db, acme, ROLE.user);
+      const ids = Array.from({ length: PROJECTS_MAX - 1 }, () => nextId());
+      await db
+        .insertInto('account')
+        .values(
+          ids.map((id) => ({ id, uid: newUid(), domain_id: domain.id, name: `p-${id}`, type: 'PROJECT' as const })),
+        )
+        .execute();
+      const members = ids.map((id) => ({ ...membership(id), member_user_id: user.id }));
+      await db.insertInto('project_member').values(members).execute();
+      const projects = [await projectOf(), await projectOf(), await projectOf()];
+      const userId = idOf('user', user);
+      const answers = await Promise.all(
+        projects.map((to) => core.ops.addProjectMember(ADMIN, { projectId: idOf('account', to), userId, roleId })),
+      );
+      const refusals = answers.filter(({ errors }) => errors.length > 0).map(refusalOf);
+      assert.deepEqual(
+        refusals.map(({ code, path }) => [code, path]),
+        [
+          ['INVALID_INPUT', ['userId']],
+          ['INVALID_INPUT', ['userId']],
+        ],
+      );
+      assert.match(refusals[0]!.message, /^user-\d+ shares 100 projects: there can be no more\.$/);
     });
 
     it('and none is left in a project that is deleted at the same time', async () => {
