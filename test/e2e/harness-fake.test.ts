@@ -3,6 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import type { FakeConfig } from '../../hostd/fake/config.ts';
 import type { Core } from '../../src/core.ts';
 import { encodeId } from '../../src/domain/ids.ts';
+import { QUOTA, QUOTA_RESOURCES, type QuotaRow } from '../../src/domain/quota.ts';
 import { WORKFLOWS } from '../../src/jobs/registry.ts';
 import { accepted, CASES, type Case, createInput, idOf, type Subject, stepsOf, targetState } from '../jobs/cases.ts';
 import { ADMIN, jobEnded, jobRow, publicJobId } from '../support/core.ts';
@@ -113,6 +114,32 @@ async function assertOpenAt(stage: FakeStage, jobId: number, step: string): Prom
     .where('state', '=', 'OPEN')
     .execute();
   assert.deepEqual([job.state, open.map(({ name }) => name)], ['RUNNING', [step]]);
+}
+
+const counts = async ({ db }: Core): Promise<number[]> => {
+  const rows: QuotaRow[] = [];
+  for (const table of ['account_quota', 'domain_quota'] as const)
+    rows.push(...(await db.selectFrom(table).selectAll().execute()));
+  return rows.flatMap((row) => QUOTA_RESOURCES.map((resource) => row[QUOTA[resource].used]));
+};
+
+/** Whatever was killed in the midst of what: once nothing lives, every counter of every quota is back at nothing. */
+async function assertUncounted(stage: FakeStage): Promise<void> {
+  await stage.restartHostd({});
+  const { core } = stage;
+  assert.ok((await counts(core)).some((n) => n > 0));
+  const vms = await core.db.selectFrom('vm').selectAll().where('deleted_at', 'is', null).execute();
+  await Promise.all(
+    vms.map(async (vm) => {
+      const acts = vm.state === 'DESTROYED' ? (['expungeVm'] as const) : (['destroyVm', 'expungeVm'] as const);
+      for (const act of acts) {
+        const job = await jobEnded(core, accepted(await core.ops[act](ADMIN, idOf(vm))).jobId);
+        assert.equal(job.state, 'SUCCEEDED', job.error_message ?? '');
+      }
+    }),
+  );
+  assert.deepEqual([...new Set(await counts(core))], [0]);
+  await stage.assertClean();
 }
 
 // Each suite has a stage of its own, so they need not wait for one another; within one, tests do.
@@ -235,6 +262,8 @@ describe('workflows on the fake hypervisor', { timeout: 120_000, concurrency: tr
         });
       }
     }
+
+    it('all that was made is expunged, and counts in no quota any more', () => assertUncounted(stage));
   });
 
   describe('the host daemon killed at each step', { concurrency: 1 }, () => {
@@ -281,6 +310,8 @@ describe('workflows on the fake hypervisor', { timeout: 120_000, concurrency: tr
         assert.deepEqual(stage.hypervisor.calls, operations(c.steps.slice(c.steps.indexOf(step))));
       });
     }
+
+    it('all that was made is expunged, and counts in no quota any more', () => assertUncounted(stage));
   });
 
   describe('the control plane killed at each step', { concurrency: 1 }, () => {
@@ -352,6 +383,8 @@ describe('workflows on the fake hypervisor', { timeout: 120_000, concurrency: tr
         await assertDoneOnce(c, jobId);
       });
     }
+
+    it('all that was made is expunged, and counts in no quota any more', () => assertUncounted(stage));
   });
 });
 
