@@ -138,6 +138,9 @@ async function assertUncounted(stage: FakeStage): Promise<void> {
       }
     }),
   );
+  const templates = core.db.selectFrom('template').select('uid').where('account_id', 'is not', null);
+  for (const { uid } of await templates.where('deleted_at', 'is', null).execute())
+    assert.deepEqual((await core.ops.deleteTemplate(ADMIN, { id: encodeId('template', uid) })).errors, []);
   assert.deepEqual([...new Set(await counts(core))], [0]);
   await stage.assertClean();
 }

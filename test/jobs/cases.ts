@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Core } from '../../src/core.ts';
 import type { JobStep, Vm } from '../../src/db/tables.ts';
+import { OPERATOR_ACCOUNT } from '../../src/domain/authorize.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import type { JobState } from '../../src/domain/job-state.ts';
 import type { Payload } from '../../src/ops/context.ts';
@@ -182,10 +183,12 @@ async function settle(bench: Bench, { vm }: Subject): Promise<number> {
   return job.id;
 }
 
+/** Of an account, so that it counts. */
 const registering = async ({ core, world }: Bench): Promise<number> =>
   accepted(
     await core.ops.registerTemplate(ADMIN, {
       zoneId: encodeId('zone', world.zone.uid),
+      accountId: encodeId('account', core.inventory.get('account', OPERATOR_ACCOUNT)!.uid),
       name: newName(),
       fileName: 'tiny-linux.qcow2',
       format: 'QCOW2',
