@@ -3,32 +3,13 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { sql } from 'kysely';
 import { pino } from 'pino';
 import { type Control, startControl } from '../../src/control.ts';
-import { encodeId, RESOURCE_KINDS, type ResourceKind } from '../../src/domain/ids.ts';
+import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
+import { belongings } from '../support/belongings.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import {
-  insertAccount,
-  insertApiKey,
-  insertDomain,
-  insertIdentityProvider,
-  insertMember,
-  insertRole,
-  insertSession,
-  insertUser,
-  ROLE,
-} from '../support/tenants.ts';
-import {
-  insertJob,
-  insertOffering,
-  insertTemplate,
-  insertVm,
-  insertVolume,
-  insertWorld,
-  type Placed,
-  type World,
-} from '../support/world.ts';
+import { insertAccount, insertApiKey, insertDomain, insertMember, insertUser, ROLE } from '../support/tenants.ts';
+import { insertOffering, insertVm, insertWorld, type World } from '../support/world.ts';
 import { type FieldRow, type Ids, MUTATIONS, QUERIES, SUBSCRIPTIONS } from './authorization-matrix.ts';
 import { type Answered, callOf, firstOf, post, withAt } from './graph-probe.ts';
 
@@ -43,6 +24,8 @@ const PRINCIPALS = {
   // Where others are signed in is for who administers them.
   domainAdmin: [...BELONGINGS, 'session', 'identity_provider'],
   domainAdminAbove: [...BELONGINGS, 'session', 'identity_provider'],
+  // Of an account elsewhere, who works in a project of acme's domain: acme has no part in it.
+  projectMember: [],
   stranger: [],
   siblingDomainAdmin: [],
   domainAdminBelow: [],
@@ -68,6 +51,7 @@ describe('tenants', needsDatabase, () => {
   let world: World;
   let acmes: Ids;
   let globexVm: string;
+  let sharedVm: string;
   let acmeId: number;
   const tokens = {} as Record<Principal, string>;
 
@@ -83,6 +67,8 @@ describe('tenants', needsDatabase, () => {
     const acme = await insertAccount(db, domain, { name: 'acme' });
     acmeId = acme.id;
     const globex = await insertAccount(db, sibling, { name: 'globex' });
+    const project = await insertAccount(db, domain, { type: 'PROJECT' });
+    sharedVm = encodeId('vm', (await insertVm(db, world, { account_id: project.id, name: 'shared' })).uid);
     for (const [principal, account, role] of [
       ['owner', acme, ROLE.user],
       ['reader', acme, ROLE.readOnly],
@@ -93,6 +79,9 @@ describe('tenants', needsDatabase, () => {
       ['domainAdminBelow', await insertAccount(db, below), ROLE.domainAdmin],
     ] as const)
       tokens[principal] = (await insertApiKey(db, await insertUser(db, account, role))).token;
+    const shares = await insertUser(db, await insertAccount(db, await insertDomain(db)), ROLE.readOnly);
+    tokens.projectMember = (await insertApiKey(db, shares)).token;
+    await insertMember(db, project, { user: shares }, ROLE.user);
     acmes = await belongings(database, world, domain, acme);
     globexVm = encodeId('vm', (await insertVm(db, world, { account_id: globex.id, name: 'secret of globex' })).uid);
     const adminTokenPath = join(folder, 'admin-token');
@@ -180,13 +169,15 @@ describe('tenants', needsDatabase, () => {
     assert.deepEqual(counts, {
       owner: acme,
       reader: acme,
-      // Its own account beside acme, the project, and the domain below; roles that reach as far as it does.
-      domainAdmin: [1, 1, 1, 1, 2, 1, 1, ...[2, 4, 5, 5, 5], ...infrastructure],
-      domainAdminAbove: [2, 1, 1, 1, 2, 1, 1, ...[4, 6, 8, 8, 5], ...infrastructure],
+      // Its own account beside acme, the projects, and the domain below; roles that reach as far as it does.
+      domainAdmin: [2, 1, 1, 1, 2, 1, 1, ...[2, 5, 5, 5, 5], ...infrastructure],
+      domainAdminAbove: [3, 1, 1, 1, 2, 1, 1, ...[4, 7, 8, 8, 5], ...infrastructure],
+      // The project's VM, and the project beside the own account; the own domain alone.
+      projectMember: [1, 0, 0, 0, 1, 1, 1, ...[1, 2, 1, 1, 4], ...infrastructure],
       stranger: globex,
       siblingDomainAdmin: [1, 0, 0, 0, 1, 1, 1, ...[1, 1, 2, 2, 5], ...infrastructure],
       domainAdminBelow: [0, 0, 0, 0, 1, 1, 1, ...[1, 1, 1, 1, 5], ...infrastructure],
-      root: [2, 1, 1, 1, 2, 1, 1, ...[5, 7, 8, 8, 6], 1, 1, 1, 1],
+      root: [3, 1, 1, 1, 2, 1, 1, ...[6, 9, 9, 9, 6], 1, 1, 1, 1],
     });
   });
 
@@ -264,6 +255,20 @@ describe('tenants', needsDatabase, () => {
     assert.match((await refusal(root)).message, /host-\d+/);
   });
 
+  it('a member of a project is shown what is in it, works with it, and has nothing else of the neighbourhood', async () => {
+    const query = 'query ($id: ID!) { vm(id: $id) { name account { type } } }';
+    const seen = await post(control.http.url, tokens.projectMember, query, { id: sharedVm });
+    assert.deepEqual(seen.body.data, { vm: { name: 'shared', account: { type: 'PROJECT' } } });
+    for (const principal of ['owner', 'reader', 'stranger', 'siblingDomainAdmin', 'domainAdminBelow'] as const) {
+      const { body } = await post(control.http.url, tokens[principal], query, { id: sharedVm });
+      assert.deepEqual(body.data, { vm: null }, principal);
+    }
+    const update = 'mutation ($input: UpdateVmInput!) { updateVm(input: $input) { vm { name } errors { code } } }';
+    const input = { id: sharedVm, description: 'of all of us' };
+    const answered = await post(control.http.url, tokens.projectMember, update, { input });
+    assert.deepEqual(answered.body.data!['updateVm'], { vm: { name: 'shared' }, errors: [] });
+  });
+
   it('what a tenant does is its own, under its name', async () => {
     const query = `mutation ($input: UpdateVmInput!) { updateVm(input: $input) { vm { name } errors { code } } }`;
     const { body } = await post(control.http.url, tokens.stranger, query, { input: { id: globexVm, name: 'renamed' } });
@@ -291,49 +296,4 @@ const masked = (answered: Answered, id: string): unknown => JSON.parse(JSON.stri
 
 async function headSeq({ db }: TestDatabase): Promise<number> {
   return (await db.selectFrom('feed_head').select('seq').executeTakeFirstOrThrow()).seq;
-}
-
-/** A VM with its volume, job, event and template of an account, on what the operator has. */
-async function belongings({ db }: TestDatabase, world: World, domain: Placed, account: Placed): Promise<Ids> {
-  const owned = { account_id: account.id };
-  const template = await insertTemplate(db, world.zone, owned);
-  const vm = await insertVm(db, { ...world, template }, { ...owned, name: 'web' });
-  const volume = await insertVolume(db, world, vm, owned);
-  const job = await insertJob(db, vm, { ...owned, state: 'SUCCEEDED', finished_at: new Date() });
-  await db.updateTable('feed_head').set({ seq: sql`seq + 1` }).execute();
-  const about = { subject_kind: 'vm' as const, subject_id: vm.id, job_id: job.id, ...owned };
-  const { seq } = await db.selectFrom('feed_head').select('seq').executeTakeFirstOrThrow();
-  await db
-    .insertInto('event')
-    .values({ seq, type: 'vm.state', ...about, actor: 'root', reason: null, changes: '[]' })
-    .execute();
-  const role = await insertRole(db);
-  const user = await insertUser(db, account, role.id);
-  const project = await insertAccount(db, domain, { type: 'PROJECT' });
-  const project_member = await insertMember(db, project, { account }, ROLE.user);
-  const tenants = {
-    domain,
-    account,
-    role,
-    user,
-    api_key: await insertApiKey(db, user),
-    session: await insertSession(db, user),
-    project_member,
-    identity_provider: await insertIdentityProvider(db, { domain, account, role }),
-  };
-  const { zone, pod, cluster, storage, offering, hosts } = world;
-  const rows = {
-    ...tenants,
-    zone,
-    pod,
-    cluster,
-    primary_storage: storage,
-    offering,
-    host: hosts[0]!,
-    template,
-    vm,
-    volume,
-    job,
-  };
-  return Object.fromEntries(RESOURCE_KINDS.map((kind) => [kind, encodeId(kind, rows[kind].uid)])) as Ids;
 }
