@@ -203,6 +203,12 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 
+/** Errors whose messages name hosts and say how full they are, and what is said to who may not know of hosts. */
+export const WITHOUT_HOSTS: Partial<Record<ErrorCode, string>> = {
+  INSUFFICIENT_CAPACITY: 'Nothing has room for it at the moment.',
+  HOST_UNREACHABLE: 'What it runs on cannot be asked at the moment. Nothing was changed.',
+};
+
 /** An error as its reader gets it: one entry of a payload's `errors`. */
 export interface UserErrorData {
   code: ErrorCode;

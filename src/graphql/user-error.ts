@@ -1,5 +1,5 @@
 import { type Actor, may } from '../domain/authorize.ts';
-import { ERROR_CODES, type ErrorCode, type UserErrorData } from '../domain/errors.ts';
+import { ERROR_CODES, type ErrorCode, type UserErrorData, WITHOUT_HOSTS } from '../domain/errors.ts';
 import { seesQuota } from '../domain/quota.ts';
 import { builder } from './builder.ts';
 import type { GraphContext } from './context.ts';
@@ -23,12 +23,6 @@ export function knownCode(code: string): ErrorCode {
   if (REFUSED_BY_HOST.includes(code)) return 'HOST_REFUSED';
   return code in ERROR_CODES ? (code as ErrorCode) : 'INTERNAL';
 }
-
-/** Errors whose messages name hosts and say how full they are, and what is said to who may not know of hosts. */
-const WITHOUT_HOSTS: Partial<Record<ErrorCode, string>> = {
-  INSUFFICIENT_CAPACITY: 'Nothing has room for it at the moment.',
-  HOST_UNREACHABLE: 'What it runs on cannot be asked at the moment. Nothing was changed.',
-};
 
 /** Of a domain above, nothing but that its quota is reached: neither name nor numbers. */
 const HIDDEN_QUOTA = 'A quota above is reached. Whoever administers the domain can tell more.';

@@ -3,6 +3,7 @@ import { newUid } from '../db/ids.ts';
 import type { Database } from '../db/tables.ts';
 import { emptyTransition, type Transition } from '../db/transition.ts';
 import type { Actor } from '../domain/authorize.ts';
+import { type ErrorCode, WITHOUT_HOSTS } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
 import type { JobView, StepError } from '../domain/job.ts';
 import { isEnded } from '../domain/job-state.ts';
@@ -279,15 +280,20 @@ async function childrenOf(db: Kysely<Database>, jobId: number): Promise<{ inFlig
   const rows = await db
     .selectFrom('job')
     .innerJoin('vm', 'vm.id', 'job.target_id')
-    .select(['job.target_id', 'job.state', 'vm.name', 'job.error_message'])
+    .select(['job.target_id', 'job.state', 'vm.name', 'job.error_code', 'job.error_message'])
     .where('job.parent_id', '=', jobId)
     .where('job.state', '<>', 'SUCCEEDED')
     .orderBy('job.id')
     .execute();
   const open = rows.filter(({ state }) => !isEnded(state));
   const failed = new Map<number, Failed>();
-  for (const { target_id, state, name, error_message } of rows)
-    if (isEnded(state) && !failed.has(target_id)) failed.set(target_id, { name, message: error_message ?? state });
+  for (const { target_id, state, name, error_code, error_message } of rows)
+    if (isEnded(state) && !failed.has(target_id))
+      failed.set(target_id, {
+        name,
+        // Those of the account read it too; the child's own error tells whoever may know of hosts.
+        message: WITHOUT_HOSTS[error_code as ErrorCode] ?? error_message ?? state,
+      });
   return { inFlight: new Set(open.map(({ target_id }) => target_id)).size, failed: [...failed.values()] };
 }
 

@@ -156,6 +156,22 @@ describe('with all that is inside', () => {
     assert.ok(!(await living('account', account.id)));
   });
 
+  it('tells those inside of no host that could not be asked', async () => {
+    const { core, world, database } = bench;
+    const { account } = await tenant();
+    const turn = async (link_state: 'UP' | 'UNREACHABLE') => {
+      await database.db.updateTable('host').set({ link_state }).where('id', '=', world.hosts[0]!.id).execute();
+      await core.inventory.load();
+    };
+    await turn('UNREACHABLE');
+    const { jobId } = accepted(await core.ops.disableAccount(ADMIN, { id: idOf('account', account), stopVms: true }));
+    const { state, error_message } = await jobEnded(core, jobId);
+    await turn('UP');
+    assert.equal(state, 'FAILED');
+    assert.match(error_message!, /^2 VMs could not be stopped\. case-\d+: What it runs on cannot be asked/);
+    assert.doesNotMatch(error_message!, /host-/);
+  });
+
   it('disabling stops no VM unless told so', async () => {
     const { core } = bench;
     const { domain, vms } = await tenant();
