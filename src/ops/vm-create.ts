@@ -314,7 +314,7 @@ function known<K extends 'account' | 'zone' | 'cluster' | 'host' | 'offering' | 
   return row;
 }
 
-function mustBeEnabled(row: { name: string; wanted_state: string }, noun: string, path: string): void {
+export function mustBeEnabled(row: { name: string; wanted_state: string }, noun: string, path: string): void {
   if (row.wanted_state === 'ENABLED') return;
   throw new VirtgraphError({
     code: 'INVALID_STATE',

@@ -22,8 +22,9 @@ import { invalidState, type PlannedAction, planVm, type VmRequest, workflowForAc
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
-import { find, mustBeGeneration } from './named-resource.ts';
+import { find, mustBeGeneration, NOUN } from './named-resource.ts';
 import { mustHaveRightWith } from './rights.ts';
+import { mustBeEnabled } from './vm-create.ts';
 
 /** Jobs that may wait for one VM. */
 const QUEUE_MAX = 16;
@@ -206,8 +207,10 @@ async function resize(
   changes: FieldChange[],
   actor: Actor,
 ): Promise<{ writes: Write[]; settle?: (taken: boolean) => void }> {
-  const { id, name } = await find(context, 'offering', offeringId, ['offeringId'], actor);
+  const wanted = await find(context, 'offering', offeringId, ['offeringId'], actor);
+  const { id, name } = wanted;
   if (id === vm.offering_id) return { writes: [] };
+  mustBeEnabled(wanted, NOUN.offering, 'offeringId');
   if (vm.state !== 'STOPPED' || vm.active_job_id !== null) {
     throw new VirtgraphError({
       code: 'INVALID_STATE',

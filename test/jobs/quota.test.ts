@@ -227,6 +227,11 @@ describe('quotas', () => {
     assert.deepEqual(refusals([await first.ops.updateVm(ADMIN, grow)]), []);
     const grown = { ...counted(1), VCPUS: 4, MEMORY_MIB: 512 };
     assert.deepEqual(await both(), [grown, grown]);
+    const off = await insertOffering(database.db, { wanted_state: 'DISABLED' });
+    assert.deepEqual(
+      refusals([await first.ops.updateVm(ADMIN, { ...vm, offeringId: idOf('offering', off) })]).map(({ code }) => code),
+      ['INVALID_STATE'],
+    );
     const shrink = { ...vm, offeringId: idOf('offering', world.offering) };
     assert.deepEqual(refusals([await first.ops.updateVm(ADMIN, shrink)]), []);
     assert.deepEqual(await both(), [counted(1), counted(1)]);
