@@ -2,7 +2,6 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { RawBuilder } from 'kysely';
 import type { IdentityProvider } from '../db/tables.ts';
 import type { ExternalIdentity, LdapSettings } from '../domain/identity-provider.ts';
-import { signInByLdap } from '../sign-in/ldap.ts';
 import type { OpsContext, Via } from './context.ts';
 import { admitExternal } from './external-user.ts';
 import { secretPurpose } from './identity-provider.ts';
@@ -42,6 +41,8 @@ async function firstOf(
   name: string,
   password: string,
 ): Promise<{ provider: IdentityProvider; identity: ExternalIdentity } | null> {
+  // Most control planes never ask a directory: what speaks with one takes memory from then on.
+  const { signInByLdap } = await import('../sign-in/ldap.ts');
   let fault: unknown = null;
   for (const provider of directories) {
     try {

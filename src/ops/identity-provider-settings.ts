@@ -1,5 +1,4 @@
 import { X509Certificate } from 'node:crypto';
-import { FilterParser } from 'ldapts';
 import { z } from 'zod';
 import {
   DN_PLACE,
@@ -10,6 +9,7 @@ import {
   type OidcSettings,
 } from '../domain/identity-provider.ts';
 import { hasControlCharacters } from '../domain/name.ts';
+import { isFilter } from '../sign-in/ldap-filter.ts';
 
 const text = (max: number) =>
   z
@@ -44,20 +44,6 @@ const filter = (place: string) =>
     if (!isFilter(filterWith(value, place, 'x')))
       context.addIssue({ code: 'custom', message: 'Not a filter as RFC 4515 has it, like (uid={name}).' });
   });
-
-function isFilter(text: string): boolean {
-  // The parser lets it pass when the last ones are left out.
-  let depth = 0;
-  for (const character of text) depth += character === '(' ? 1 : character === ')' ? -1 : 0;
-  if (!text.startsWith('(') || depth !== 0) return false;
-  try {
-    FilterParser.parseString(text);
-    return true;
-  } catch {
-    // What is none is told to whoever sent it.
-    return false;
-  }
-}
 
 const attribute = text(128).regex(/^[A-Za-z][A-Za-z0-9;-]*$/, 'An attribute like entryUUID.');
 

@@ -5,7 +5,7 @@ import { emptyTransition, insert } from '../db/transition.ts';
 import { notFound, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { OidcSettings } from '../domain/identity-provider.ts';
 import { decodeIdOf } from '../domain/ids.ts';
-import { beginOidc, finishOidc, type OidcClient, type OidcPending } from '../sign-in/oidc.ts';
+import type { OidcClient, OidcPending } from '../sign-in/oidc.ts';
 import { ProviderRefused } from '../sign-in/refused.ts';
 import type { OpsContext, Payload } from './context.ts';
 import { admitExternal } from './external-user.ts';
@@ -20,6 +20,9 @@ export const OIDC_CALLBACK = '/sign-in/oidc/callback';
 /** How long somebody may take to sign in there. */
 export const PENDING_MS = 600_000;
 const PURPOSE = 'oidc sign-in';
+
+/** Most control planes never ask such a provider: what speaks with one takes memory from then on. */
+const openid = () => import('../sign-in/oidc.ts');
 
 interface Pending extends OidcPending {
   providerId: number;
@@ -43,7 +46,7 @@ export async function beginOidcSignIn(context: OpsContext, raw: unknown, via: Si
     context.signInLimits.beginAt(via.address);
     const provider = await enabledProvider(context, { uid });
     if (!provider) throw notFound('identity provider', ['provider']);
-    const { url, pending } = await asked(context, provider, (client) => beginOidc(client));
+    const { url, pending } = await asked(context, provider, async (client) => (await openid()).beginOidc(client));
     const kept: Pending = { ...pending, providerId: provider.id, until: Date.now() + PENDING_MS };
     return {
       ...NOTHING,
@@ -82,13 +85,12 @@ export async function finishOidcSignIn(
   await mustBeUnused(context, pending.state);
   const provider = await enabledProvider(context, { id: pending.providerId });
   if (!provider) throw beginAgain('What you signed in by is switched off.');
-  const identity = await asked(context, provider, (client) => finishOidc(client, pending, query)).catch(
-    (error: unknown) => {
-      const { cause } = error as Error;
-      // It said no, or what nobody can believe: that is about this one answer.
-      throw cause instanceof ProviderRefused ? beginAgain(`${provider.name} has not let you in.`) : error;
-    },
-  );
+  const finish = async (client: OidcClient) => (await openid()).finishOidc(client, pending, query);
+  const identity = await asked(context, provider, finish).catch((error: unknown) => {
+    const { cause } = error as Error;
+    // It said no, or what nobody can believe: that is about this one answer.
+    throw cause instanceof ProviderRefused ? beginAgain(`${provider.name} has not let you in.`) : error;
+  });
   const { userId } = await admitExternal(context, provider, identity, via);
   const { secondFactor } = identity;
   const opened = await openSession(context, { userId, how: 'OIDC', secondFactor, via, userAgent: via.userAgent });

@@ -29,6 +29,9 @@ const NEVER: [from: RegExp, to: RegExp, why: string][] = [
   [/^src\/(?!main\.ts|core\.ts|control\.ts)/, /^src\/(main|core|control)\.ts$/, 'only the composition root composes'],
 ];
 
+/** Packages that are loaded when they are first used, not with the control plane: they take memory that few need. */
+const ON_DEMAND = ['openid-client', 'ldapts'];
+
 const files = (folder: string): string[] =>
   readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && /\.(ts|mjs)$/.test(entry.name))
@@ -39,6 +42,14 @@ function imported(file: string): string[] {
   const text = readFileSync(join(ROOT, file), 'utf8');
   return [...text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g)].map((match) =>
     normalize(join(dirname(file), match[1]!)),
+  );
+}
+
+/** Paths and packages that are loaded before a file runs: what is imported, but for types, and not when it is needed. */
+function loadedWith(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), 'utf8');
+  return [...text.matchAll(/^(?:import|export)\s(?!type\b)(?:[^;']*\sfrom\s)?\s*'([^']+)'/gm)].map(([, name]) =>
+    name!.startsWith('.') ? normalize(join(dirname(file), name!)) : name!,
   );
 }
 
@@ -86,6 +97,16 @@ describe('import rules', () => {
       ...files('src').filter((file) => imported(file).some((target) => target.startsWith('hostd/'))),
     ];
     assert.deepEqual(broken, []);
+  });
+
+  it('what few need is loaded by those alone who need it', () => {
+    const reached = new Set(['src/control.ts']);
+    for (const name of reached) if (name.endsWith('.ts')) for (const next of loadedWith(name)) reached.add(next);
+    assert.ok(reached.has('src/ops/oidc-sign-in.ts') && reached.has('graphql'), 'the search finds what is loaded');
+    assert.deepEqual(
+      ON_DEMAND.filter((name) => reached.has(name)),
+      [],
+    );
   });
 
   it('products import nothing from tests, benchmarks or the set-up', () => {
