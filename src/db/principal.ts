@@ -21,6 +21,8 @@ interface CredentialRow {
   key_rules: string | null;
   /** 0 or 1: it lacks what a domain above asks for. */
   enrolling: number;
+  /** 0 or 1: projects may have him, by name or by his account. */
+  is_member: number;
 }
 
 /** Of a session: not ended, not old, not idle. */
@@ -37,6 +39,11 @@ export const isDomainOpen = sql<SqlBool>`not exists (
 export const asksSecondFactor: Expression<SqlBool> = sql<SqlBool>`exists (
   select 1 from domain as above
   where domain.path like concat(above.path, '%') and above.require_second_factor)`;
+
+/** What most are not, and then nothing more has to be read of them. Each half has an index of its own. */
+const isMember = sql<SqlBool>`(
+  exists (select 1 from project_member as m where m.member_user_id = user.id and m.deleted_at is null)
+  or exists (select 1 from project_member as m where m.member_account_id = account.id and m.deleted_at is null))`;
 
 /**
  * Who a token belongs to. It works while it, its user, its account and every domain above are enabled and there: one
@@ -55,7 +62,7 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     select credential.kind, credential.id, user.id as user_id, user.name as user_name, account.id as account_id,
       account.name as account_name, domain.path, role.id as role_id, role.reach, role.rules,
       key_role.id as key_role_id, key_role.reach as key_reach, key_role.rules as key_rules,
-      (credential.lacks_factor and ${asksSecondFactor}) as enrolling
+      (credential.lacks_factor and ${asksSecondFactor}) as enrolling, ${isMember} as is_member
     from (
       select 'api_key' as kind, id, user_id, role_id, false as lacks_factor from api_key
       where key_hash = ${hash} and deleted_at is null and (expires_at is null or expires_at > now(6))
@@ -81,7 +88,8 @@ async function actorOf(db: Kysely<Database>, row: CredentialRow): Promise<Actor>
       ? null
       : rightsOfRole({ id: row.key_role_id, reach: row.key_reach!, rules: row.key_rules! });
   const user = { id: row.user_id, accountId: row.account_id };
-  const { projects, roleIds } = row.enrolling ? NOTHING_SHARED : await membershipsOf(db, user, own, narrowing);
+  const mayShare = row.is_member && !row.enrolling;
+  const { projects, roleIds } = mayShare ? await membershipsOf(db, user, own, narrowing) : NOTHING_SHARED;
   const { reach, permissions } = row.enrolling ? NO_RIGHTS : narrowing ? both(own, narrowing) : own;
   return {
     kind: 'user',

@@ -5,11 +5,12 @@ import { principalOf } from '../../src/db/principal.ts';
 import type { Actor, UserActor } from '../../src/domain/authorize.ts';
 import { SESSION_IDLE_MS } from '../../src/domain/session.ts';
 import { secretHash } from '../../src/hosts/identities.ts';
-import { freshDatabase, type TestDatabase } from '../support/database.ts';
+import { freshDatabase, recordStatements, type TestDatabase } from '../support/database.ts';
 import {
   insertAccount,
   insertApiKey,
   insertDomain,
+  insertMember,
   insertSession,
   insertUser,
   type PlacedDomain,
@@ -56,6 +57,29 @@ describe('who a token belongs to', () => {
     });
     assert.ok(permissions.has('create vm'));
     assert.ok(!permissions.has('read host'));
+  });
+
+  it('takes one read more of who is a member of a project, by name or by his account, and of nobody else', async () => {
+    const { db } = database;
+    const of = async (token: string): Promise<number> => {
+      const { db: recorded, statements } = recordStatements(database.pool);
+      await principalOf(recorded, secretHash(token));
+      return statements.length;
+    };
+    const alone = await of(key.token);
+    const other = await insertAccount(db, domain);
+    const { token } = await insertApiKey(db, await insertUser(db, other, ROLE.user));
+    assert.equal(await of(token), alone);
+    const project = await insertAccount(db, domain, { type: 'PROJECT' });
+    await insertMember(db, project, { account: other }, ROLE.user);
+    assert.equal(await of(token), alone + 1, 'by the account');
+    const named = await insertUser(db, account, ROLE.user);
+    const namedKey = await insertApiKey(db, named);
+    const member = await insertMember(db, project, { user: named }, ROLE.user);
+    assert.equal(await of(namedKey.token), alone + 1, 'by name');
+    await db.updateTable('project_member').set({ deleted_at: sql`now(6)` }).where('id', '=', member.id).execute();
+    assert.equal(await of(namedKey.token), alone, 'and not when it is over');
+    assert.equal(await of(key.token), alone, 'nor what is of a colleague');
   });
 
   it('is nobody when it is no token', async () => {
