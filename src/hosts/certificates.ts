@@ -35,6 +35,8 @@ export const CONTROL_PLANE_NAME = 'control-plane.virtgraph';
 export interface Issuer {
   certificate: X509Certificate;
   key: CryptoKey;
+  /** Of its key, as it stands in all that it issues. */
+  keyIdentifier: AuthorityKeyIdentifierExtension;
 }
 
 export interface Issued {
@@ -77,7 +79,8 @@ export async function newIssuer(now: number): Promise<{ certificate: Buffer; pkc
 
 export async function openIssuer(certificate: Buffer, pkcs8: Buffer): Promise<Issuer> {
   const key = await crypto.subtle.importKey('pkcs8', toArrayBuffer(pkcs8), ECDSA_P256, false, ['sign']);
-  return { certificate: new X509Certificate(toArrayBuffer(certificate)), key };
+  const own = new X509Certificate(toArrayBuffer(certificate));
+  return { certificate: own, key, keyIdentifier: await AuthorityKeyIdentifierExtension.create(own.publicKey) };
 }
 
 /** Good for a client alone: a host can not pose as a control plane. */
@@ -110,7 +113,7 @@ export async function issueToControlPlane(issuer: Issuer, now: number): Promise<
 }
 
 async function issue(
-  { certificate: authority, key }: Issuer,
+  { certificate: authority, key, keyIdentifier }: Issuer,
   publicKey: CryptoKey,
   commonName: string,
   lifeMs: number,
@@ -132,7 +135,7 @@ async function issue(
     extensions: [
       new BasicConstraintsExtension(false, undefined, true),
       new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-      await AuthorityKeyIdentifierExtension.create(authority.publicKey),
+      keyIdentifier,
       ...extensions,
     ],
   });
