@@ -64,6 +64,11 @@ describe('the documents', () => {
     assert.deepEqual(missing, []);
   });
 
+  it('hold no mark of a merge that was not finished', () => {
+    const marked = documents.filter((document) => /^(?:<{7}|={7}|>{7})(?: |$)/m.test(read(document)));
+    assert.deepEqual(marked, []);
+  });
+
   it('are each linked from their index', () => {
     const index = read('docs/README.md');
     const unlinked = inDocs.filter((path) => path !== 'docs/README.md' && !index.includes(`(${path.slice(5)})`));
