@@ -34,12 +34,19 @@ export function certificateFacts(certificate: string): { notBefore: number; notA
   return { notBefore: validFromDate.getTime(), notAfter: validToDate.getTime(), fingerprint: fingerprint256 };
 }
 
+/** Changes that go into one write. */
+interface Round {
+  changes: Map<number, Kept>;
+  written: Promise<void>;
+}
+
 /** What this process's hosts keep, by position; written to one file, or held in memory alone. */
 export class IdentityStore {
   readonly path: string | null;
-  readonly #kept: (Kept | null)[];
+  #kept: (Kept | null)[];
   #saving: Promise<void> = Promise.resolve();
-  #dirty = false;
+  /** The next to be written. */
+  #round: Round | null = null;
 
   private constructor(path: string | null, kept: (Kept | null)[]) {
     this.path = path;
@@ -62,27 +69,38 @@ export class IdentityStore {
     }
   }
 
+  /** What is durable: a certificate that is shown takes the one before it with it, so the next daemon must know it. */
   get(position: number): Kept {
     return this.#kept[position] ?? NOTHING_KEPT;
   }
 
   /**
    * Returns once it is durable: a key that is lost takes its certificate with it. The file is replaced as a whole, so a
-   * crash leaves what was before or what is now. Many at the same time share one write.
+   * crash leaves what was before or what is now. Many at the same time share one write; what can't be written is not kept.
    */
   async put(position: number, kept: Kept): Promise<void> {
-    this.#kept[position] = kept;
-    if (this.path === null) return;
-    const path = this.path;
-    if (!this.#dirty) {
-      this.#dirty = true;
-      const write = (): Promise<void> => {
-        this.#dirty = false;
-        return writeSecret(path, `${JSON.stringify({ hosts: this.#kept.map((one) => one ?? null) })}\n`);
-      };
-      this.#saving = this.#saving.then(write, write);
+    if (this.path === null) {
+      this.#kept[position] = kept;
+      return;
     }
-    await this.#saving;
+    this.#round ??= this.#newRound(this.path);
+    this.#round.changes.set(position, kept);
+    await this.#round.written;
+  }
+
+  #newRound(path: string): Round {
+    const changes = new Map<number, Kept>();
+    const write = async (): Promise<void> => {
+      this.#round = null;
+      const all = Array.from(
+        { length: Math.max(this.#kept.length, ...[...changes.keys()].map((position) => position + 1)) },
+        (_, position) => changes.get(position) ?? this.#kept[position] ?? null,
+      );
+      await writeSecret(path, `${JSON.stringify({ hosts: all })}\n`);
+      this.#kept = all;
+    };
+    this.#saving = this.#saving.then(write, write);
+    return { changes, written: this.#saving };
   }
 }
 

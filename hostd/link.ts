@@ -4,6 +4,7 @@ import { type Connection, ConnectionLost, connect, RequestFailed } from './conne
 import type { Command, CommandReportInput, ProgressInput, Session, VmObservationInput } from './generated/protocol.ts';
 import { GivenUp } from './given-up.ts';
 import type { HostFacts, Hypervisor, VmObservation } from './hypervisor.ts';
+import type { Identity } from './identity.ts';
 import { Membership, type MembershipOptions } from './membership.ts';
 import { OPEN_SESSION, type OpenSessionAnswer, SEND_SERIAL, type SendSerialAnswer } from './operations.ts';
 import { Outbox } from './outbox.ts';
@@ -173,7 +174,7 @@ export class Link {
 
   /** Throws what ended the session; returns when it is to be followed by one with a newer certificate. */
   async #session(url: string, handlers: LinkHandlers): Promise<void> {
-    const { connection, session } = await this.#open(url);
+    const { own, connection, session } = await this.#open(url);
     this.#connection = connection;
     const ended = new AbortController();
     try {
@@ -191,7 +192,7 @@ export class Link {
           this.#attempt = 0;
         },
       });
-      await Promise.race([held, this.#membership.renew(connection, ended.signal)]);
+      await Promise.race([held, this.#membership.renew(connection, own, ended.signal)]);
     } finally {
       ended.abort();
       this.#connection = null;
@@ -204,7 +205,7 @@ export class Link {
     }
   }
 
-  async #open(url: string): Promise<{ connection: Connection; session: Session }> {
+  async #open(url: string): Promise<{ own: Identity; connection: Connection; session: Session }> {
     const release = await this.#options.handshakes.take(this.#stopping.signal);
     try {
       const own = await this.#membership.identity(url);
@@ -213,7 +214,7 @@ export class Link {
       const connection = await connect({ url, authority: own.authority, own, ...this.#options.timing, signal });
       try {
         const session = await this.#openSession(connection, facts);
-        return { connection, session };
+        return { own, connection, session };
       } catch (error) {
         connection.close();
         throw error;

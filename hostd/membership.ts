@@ -88,16 +88,17 @@ export class Membership {
    * Waits until it is time, gets the next certificate over the connection, and returns once it is kept: the host has to
    * connect anew with it. Returns as well when the signal is aborted.
    *
+   * @param identity with which the connection was opened
    * @throws ConnectionLost
    */
-  async renew(connection: Connection, signal: AbortSignal): Promise<void> {
+  async renew(connection: Connection, identity: Identity, signal: AbortSignal): Promise<void> {
     const { store, log } = this.#o;
-    const { identity } = store.get();
-    if (!identity) throw new Error('there is nothing to renew');
     const { notBefore, notAfter, fingerprint } = certificateFacts(identity.certificate);
     const lifeMs = notAfter - notBefore;
     await pauseLong(this.#dueInMs(notBefore, lifeMs), signal);
     while (!signal.aborted) {
+      // The connection before was lost while what it had brought was written: asking by another key would undo that.
+      if (store.get().identity !== identity) return;
       try {
         const key = await this.#keyFor(fingerprint);
         const request = { certificateRequest: await certificateRequest(key) };

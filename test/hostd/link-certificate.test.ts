@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdirSync, rmdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -177,6 +178,30 @@ test('A crash before the answer of a renewal leaves the certificate that holds, 
   assert.equal(keyOf(again.certificateRequest), keyOf(asked.certificateRequest));
   assert.equal(again.shown, asked.shown);
   await plane.hears('openSession', 3);
+});
+
+test('A certificate that can not be kept is not used, whatever becomes of the link, and is asked for again by its key', async (t) => {
+  const plane = await aPlane(t);
+  plane.certificateMs = 3_000;
+  const dataPath = await temporaryFolder();
+  const inTheWay = join(dataPath, 'identity.json.new');
+  const { renewCertificate } = plane.answers;
+  plane.answers.renewCertificate = (host, request) => {
+    const times = plane.all('renewCertificate').length;
+    if (times === 1) mkdirSync(inTheWay);
+    if (times === 2) plane.cut();
+    if (times === 3) rmdirSync(inTheWay);
+    return renewCertificate(host, request);
+  };
+  const hostd = await aHostd(t, plane, { dataPath });
+  await hostd.linked();
+  await plane.hears('openSession', 3);
+  const asked = plane.all('renewCertificate').slice(0, 3);
+  const keys = asked.map(({ certificateRequest }) => keyOf(certificateRequest));
+  assert.deepEqual(keys, Array(3).fill(keys[0]));
+  const [first, again, renewed] = plane.all('openSession').map(({ shown }) => shown);
+  assert.equal(again, first, 'what was not kept is not shown');
+  assert.notEqual(renewed, first);
 });
 
 test('A host whose certificate is refused gives up, and says what to do', async (t) => {
