@@ -73,6 +73,11 @@ export class Product {
     });
   }
 
+  /** The program that was started last, from the call on that starts it: so that one can be killed before it is ready. */
+  get newest(): Program {
+    return [...this.#programs].at(-1)!;
+  }
+
   async api(url: string): Promise<ControlApi> {
     const token = (await readFile(join(this.folder, 'admin-token'), 'utf8')).trim();
     const api = new ControlApi(url, token, this.#end.signal);
