@@ -1,9 +1,12 @@
 import { copyFile, mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { IdentityStore } from '../hostd/identity.ts';
 import type { ControlApi } from './graphql.ts';
 import { watchJob } from './job-watch.ts';
 import { tinyLinuxImage } from './tiny-linux.ts';
 
+/** Name of the one host. */
+export const HOST = 'host-1';
 const HOUR_MS = 3_600_000;
 const OFFERINGS = [
   { name: 'small', vcpus: 1, memoryMib: 256, diskGib: 1 },
@@ -16,7 +19,7 @@ const REGISTERING = `Registering the template ${TEMPLATE}`;
 
 export interface EstateIds {
   zoneId: string;
-  /** For a host that is not a member yet; null once one is. */
+  /** For a host that is not a member yet, or has lost what makes it one; null once it has that. */
   joinToken: string | null;
 }
 
@@ -32,8 +35,12 @@ export async function ensureEstate(api: ControlApi, dataFolder: string): Promise
   await mkdir(path, { recursive: true });
   await ensure(api, 'primaryStorage', { name: 'storage-1', clusterId, path, capacityGib: 20 });
   for (const offering of OFFERINGS) await ensure(api, 'offering', offering);
-  if ((await names(api, 'host')).size > 0) return { zoneId, joinToken: null };
-  const input = { clusterId, maxHosts: 1, expiresInMs: HOUR_MS };
+  const hosts = await names(api, 'host');
+  const { identity } = (await IdentityStore.open(join(dataFolder, 'hostd', 'identity.json'))).get(0);
+  if (identity && hosts.size > 0) return { zoneId, joinToken: null };
+  // A host daemon that was killed as it joined may be one already without knowing: its name is taken by itself.
+  const hostId = hosts.get(HOST);
+  const input = { ...(hostId ? { hostId } : { clusterId }), maxHosts: 1, expiresInMs: HOUR_MS };
   const { token } = await api.mutate<{ token: string }>('createHostJoinToken', input, 'token');
   return { zoneId, joinToken: token };
 }

@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { databaseUrlProblem } from '../src/db/database-url.ts';
-import { ensureEstate, ensureTemplate } from './first-run.ts';
+import { ensureEstate, ensureTemplate, HOST } from './first-run.ts';
 import { ControlApi } from './graphql.ts';
 import { startMariaDb } from './mariadb.ts';
 import { portHolder } from './port.ts';
@@ -60,7 +60,7 @@ export class LocalStack {
       '--url',
       String(control.ready['hostsUrl']),
       '--name',
-      'host-1',
+      HOST,
       ...(await this.#joinArgs(estate.joinToken)),
     ];
     const host = await this.#startService('hostd', hostArgs, env);
