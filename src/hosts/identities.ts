@@ -235,8 +235,7 @@ export class HostIdentities {
         .executeTakeFirst();
       if (!found || found.deleted_at !== null) throw unknownHost('Nobody has this certificate any more.');
       if (found.isOver) throw unknownHost('The certificate of this host has expired.');
-      if (found.version < found.certificate_floor)
-        throw unknownHost('The certificate of this host was revoked or replaced.');
+      if (found.version < found.certificate_floor) throw notAccepted();
       const { id, uid, certificateId, version } = found;
       const known = { id, uid, certificateId, version, certificateEnds: new Date(+found.ends) };
       if (found.version === found.certificate_floor || (await this.#raise(found))) return known;
@@ -251,8 +250,7 @@ export class HostIdentities {
       .select(['certificate_floor', 'deleted_at'])
       .where('id', '=', id)
       .executeTakeFirstOrThrow();
-    if (host.deleted_at !== null || version < host.certificate_floor)
-      throw unknownHost('The certificate of this host was revoked or replaced.');
+    if (host.deleted_at !== null || version < host.certificate_floor) throw notAccepted();
   }
 
   async #raise(host: Pick<Host, 'id' | 'certificate_floor'> & Pick<HostCertificate, 'version' | 'serial'>) {
@@ -299,8 +297,7 @@ export class HostIdentities {
         .select('certificate_floor')
         .where('id', '=', host.id)
         .executeTakeFirstOrThrow();
-      if (certificate_floor !== host.version)
-        throw unknownHost('The certificate of this host was revoked or replaced.');
+      if (certificate_floor !== host.version) throw notAccepted();
     }
     throw changing();
   }
@@ -388,6 +385,8 @@ const unknownHost = (message: string): VirtgraphError =>
     code: 'UNAUTHENTICATED',
     message,
   });
+
+export const notAccepted = (): VirtgraphError => unknownHost('The certificate of this host was revoked or replaced.');
 
 const usedKey = (): VirtgraphError =>
   new VirtgraphError({

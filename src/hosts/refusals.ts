@@ -49,6 +49,8 @@ interface Window {
 export interface HostCaller {
   id: number;
   certificateId?: number;
+  /** Of its certificate. */
+  version?: number;
   address?: string | null;
 }
 

@@ -7,7 +7,7 @@ import { emptyTransition, expect, now, patch, type Transition } from '../db/tran
 import type { Writer } from '../db/writer.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
-import { hostEvent } from './identities.ts';
+import { hostEvent, notAccepted } from './identities.ts';
 import type { HostLinks } from './links.ts';
 import type { Observations, VmObservation } from './observations.ts';
 import { type HostCaller, type HostRefusals, ofOthers } from './refusals.ts';
@@ -64,14 +64,18 @@ export class HostSessions {
     options.links.onGone((hostId, sessionId) => this.#linkEnded(hostId, sessionId));
   }
 
-  /** Begins a session, which ends any earlier one of the host, here or elsewhere. */
+  /**
+   * Begins a session, which ends any earlier one of the host, here or elsewhere.
+   *
+   * @throws VirtgraphError UNAUTHENTICATED for a host that was deleted, or whose certificate is not accepted any more
+   */
   async open(host: HostCaller, facts: HostFacts): Promise<{ sessionId: string; heartbeatMs: number; hostId: string }> {
     const session: Session = { id: randomUUID(), hostId: host.id, beatAt: this.#now() };
-    let uid = await this.#begin(session, facts);
+    let uid = await this.#begin(host, session, facts);
     for (let tries = 1; uid === null; tries++) {
       if (tries === OPEN_TRIES)
         throw new VirtgraphError({ code: 'CONFLICT', message: 'The host is changed at the same time. Try again.' });
-      uid = await this.#begin(session, facts);
+      uid = await this.#begin(host, session, facts);
     }
     this.#byHost.set(host.id, session);
     const foreign = await this.#o.observations.all(host.id, session.id, facts.vms);
@@ -81,7 +85,7 @@ export class HostSessions {
   }
 
   /** @returns uid of the host; null when it, or what its cluster may overcommit, has changed while it was read */
-  async #begin(session: Session, facts: HostFacts): Promise<Buffer | null> {
+  async #begin({ version }: HostCaller, session: Session, facts: HostFacts): Promise<Buffer | null> {
     const row = await this.#o.db
       .selectFrom('host')
       .selectAll()
@@ -89,6 +93,8 @@ export class HostSessions {
       .where('deleted_at', 'is', null)
       .executeTakeFirst();
     if (!row) throw new VirtgraphError({ code: 'UNAUTHENTICATED', message: 'This host was deleted.' });
+    // What was said before a revocation may be heard after it: no session begins then.
+    if (version !== undefined && version !== row.certificate_floor) throw notAccepted();
     const cluster = await this.#o.db
       .selectFrom('cluster')
       .select(['generation', 'vcpu_overcommit', 'memory_overcommit'])
@@ -102,7 +108,7 @@ export class HostSessions {
         patch(
           'host',
           row.id,
-          { deleted_at: null },
+          { deleted_at: null, certificate_floor: row.certificate_floor },
           {
             link_state: 'UP',
             link_process: this.#o.processId,

@@ -174,4 +174,18 @@ describe('sessions of hosts', () => {
     const deleted = await insertHost(database.db, world, { deleted_at: new Date(), link_state: 'UNREACHABLE' });
     await assert.rejects(sessions.open(deleted, FACTS), { code: 'UNAUTHENTICATED' });
   });
+
+  it('begins none with a certificate that was revoked or replaced since the connection was opened', async () => {
+    const { id } = await insertHost(database.db, world);
+    const caller = { id, version: 1 };
+    await sessions.open(caller, FACTS);
+    const { submit } = core.writer;
+    // Between what is read and what is written.
+    core.writer.submit = async (transition) => {
+      core.writer.submit = submit;
+      await database.db.updateTable('host').set({ certificate_floor: 3 }).where('id', '=', id).execute();
+      return submit.call(core.writer, transition);
+    };
+    await assert.rejects(sessions.open(caller, FACTS), { code: 'UNAUTHENTICATED' });
+  });
 });
