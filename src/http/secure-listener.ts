@@ -26,8 +26,8 @@ export interface SecureListener {
   port: number;
   /** For connections from now on. */
   useCertificate(certificate: Certificate): void;
-  /** Takes no more. Resolves when all connections are gone. */
-  close(): Promise<void>;
+  /** Takes no more. Resolves when all connections are gone; those that are no WebSockets are cut after so long. */
+  close(drainMs: number): Promise<void>;
 }
 
 /** TLS, for WebSockets of programs alone: any other request is answered 404. */
@@ -53,6 +53,10 @@ export async function listenSecurely(
     url: `https://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
     port: address.port,
     useCertificate: (fresh) => server.setSecureContext(context(fresh)),
-    close: () => new Promise((resolve) => server.close(() => resolve())),
+    close: async (drainMs) => {
+      const timer = setTimeout(() => server.closeAllConnections(), drainMs);
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+      clearTimeout(timer);
+    },
   };
 }

@@ -122,7 +122,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const close = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     const timer = setTimeout(() => server.closeAllConnections(), limits.drainMs);
-    const secureClosed = secure?.close();
+    const secureClosed = secure?.close(limits.drainMs);
     const keepers = [clients, ...programs.values(), ...securePrograms.values()];
     const sockets = Promise.all(keepers.map((keeper) => keeper.close()));
     edge.sessions.endAll();
@@ -294,7 +294,9 @@ function upgradeListener(
   };
 }
 
+/** Cut once it is told: the other side may never close its half, and no time-out looks after an upgrade. */
 function refuseUpgrade(transport: Duplex, status: string): void {
+  transport.once('finish', () => transport.destroy());
   transport.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { suite, test } from 'node:test';
+import { connect as connectSecurely } from 'node:tls';
 import { promisify } from 'node:util';
+import { CONTROL_PLANE_NAME } from '../../src/hosts/certificates.ts';
+import { TestAuthority } from '../support/test-authority.ts';
 import { startEdge, TestSocket } from './http-fixture.ts';
 
 suite('Closing', () => {
@@ -54,6 +59,36 @@ suite('Closing', () => {
     });
     await Promise.all([edge.server.close(), response.text()]);
     assert.equal(edge.world.openSources, 0);
+  });
+
+  test('does not wait for who asked for a WebSocket where there is none, and never closes his side', async () => {
+    const edge = await startEdge({ limits: { drainMs: 30 } });
+    const socket = connect({ port: edge.server.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.write('GET /nothing HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n');
+    const [answer] = await once(socket, 'data');
+    assert.match(String(answer), /^HTTP\/1\.1 404 /);
+    await edge.server.close();
+    socket.destroy();
+  });
+
+  test('does not wait for who begins a request at the port of hosts and does not end it', async () => {
+    const authority = await TestAuthority.make();
+    const secure = { host: '127.0.0.1', port: 0, authority: authority.certificate, programs: [] };
+    const certificate = await authority.ofControlPlane();
+    const edge = await startEdge({ limits: { drainMs: 30 }, secure: { ...secure, certificate } });
+    const { port } = edge.server.secure!;
+    const socket = connectSecurely({
+      port,
+      host: '127.0.0.1',
+      ca: authority.certificate,
+      servername: CONTROL_PLANE_NAME,
+    });
+    const ended = once(socket, 'close');
+    await once(socket, 'session');
+    socket.write('GET / HTTP/1.1\r\nhost: a\r\n');
+    await edge.ask('{ actor }');
+    await edge.server.close();
+    await ended;
   });
 
   test('may be asked for twice', async () => {
