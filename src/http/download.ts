@@ -7,7 +7,7 @@ import type { Call } from './call.ts';
 import { type Edge, headerToken, identify } from './edge.ts';
 import { sendJson } from './health.ts';
 import { corsHeaders, isAllowedOrigin } from './origin.ts';
-import { malformed, Refusal, retryAfter } from './refusal.ts';
+import { malformed, Refusal, retryAfter, unauthenticated } from './refusal.ts';
 
 /** Something long that is read from beginning to end, at a path of its own. */
 export interface Download {
@@ -29,23 +29,30 @@ export async function sendDownload(
   call: Call,
 ): Promise<void> {
   let text: AsyncGenerator<string> | undefined;
+  let forget: (() => void) | undefined;
   try {
     if (request.method !== 'GET') throw malformed('Send GET.', 405, { allow: 'GET' });
     if (!isAllowedOrigin(request, edge.origins))
       throw malformed(`Pages of ${request.headers.origin} may not ask here.`, 403);
-    call.actor = await identify(edge, headerToken(request), call.requestId);
-    const rate = edge.allowance.spend(call.actor, download.cost);
+    const token = headerToken(request);
+    const actor = await identify(edge, token, call.requestId);
+    call.actor = actor;
+    // From before anything is read: nothing that came after a revocation is sent.
+    const stop = new AbortController();
+    forget = edge.sessions.add({ token: token!, actor, revoke: () => stop.abort() });
+    const rate = edge.allowance.spend(actor, download.cost);
     if (rate instanceof GraphQLError) throw new Refusal([rate]);
-    text = download.open(call.actor, new URL(request.url!, 'http://localhost').searchParams);
+    text = download.open(actor, new URL(request.url!, 'http://localhost').searchParams);
     // Before the status is sent: what fails at once is told by it.
     const first = await text.next();
+    if (stop.signal.aborted) throw unauthenticated();
     response.writeHead(200, {
       'content-type': download.mediaType,
       'content-disposition': `attachment; filename="${download.fileName}"`,
       'cache-control': 'no-store',
       ...corsHeaders(request, edge.origins),
     });
-    await send(edge, call.actor, request, response, first, text);
+    await send(response, first, text, stop.signal);
   } catch (error) {
     await text?.return(undefined);
     // A client that went away is no fault; who gets a part must not take it for the whole.
@@ -53,31 +60,24 @@ export async function sendDownload(
     if (!response.headersSent) return refuse(edge, error, response, call.requestId);
     edge.log.warn({ err: error, requestId: call.requestId }, 'a download was cut off');
     response.destroy();
+  } finally {
+    forget?.();
   }
 }
 
 async function send(
-  edge: Edge,
-  actor: Actor,
-  request: IncomingMessage,
   response: ServerResponse,
   first: IteratorResult<string, unknown>,
   rest: AsyncGenerator<string>,
+  signal: AbortSignal,
 ): Promise<void> {
-  const stop = new AbortController();
-  const revoke = (): void => stop.abort();
-  const forget = edge.sessions.add({ token: headerToken(request)!, actor, revoke });
   async function* all(): AsyncGenerator<string> {
     if (first.done) return;
     yield first.value;
     yield* rest;
   }
-  try {
-    // One piece ahead of the client, no more.
-    await pipeline(Readable.from(all(), { highWaterMark: 1 }), response, { signal: stop.signal });
-  } finally {
-    forget();
-  }
+  // One piece ahead of the client, no more.
+  await pipeline(Readable.from(all(), { highWaterMark: 1 }), response, { signal });
 }
 
 function refuse(edge: Edge, error: unknown, response: ServerResponse, requestId: string): void {

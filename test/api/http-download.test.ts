@@ -72,6 +72,25 @@ describe('a download', () => {
     });
   });
 
+  test('is not begun when its token is revoked while the first piece is being read', async () => {
+    const { download, state } = longOne();
+    await using edge = await startEdge({
+      downloads: [
+        {
+          ...download,
+          async *open(...args) {
+            edge.server.revoke(() => true);
+            yield* download.open(...args);
+          },
+        },
+      ],
+    });
+    const response = await begin(edge.server.url);
+    assert.equal(response.statusCode, 401);
+    response.resume();
+    await state.ended;
+  });
+
   test('is cut off, not ended, by a fault on its way, and answered with it before the first line', async () => {
     for (const fail of [3, 0]) {
       const { download, state } = longOne(fail);
