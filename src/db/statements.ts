@@ -227,8 +227,9 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
   return HOLD_ORDER.flatMap((table) =>
     byShape(
       holds.filter((h) => h.table === table),
-      (h) => `${h.enabled} ${h.path ?? ''}`,
+      (h) => `${h.enabled} ${JSON.stringify(h.guard)}`,
     ).map((group) => {
+      const { enabled, guard } = group[0]!;
       const ids = distinctAscending(group.map((h) => h.id));
       let query = db
         .selectFrom(table as 'zone')
@@ -236,14 +237,13 @@ function holdStatements(db: Kysely<Database>, holds: Hold[]): Statement[] {
         .where('id', 'in', ids)
         .where('deleted_at', 'is', null)
         .orderBy('id');
-      const { enabled, path } = group[0]!;
       if (enabled) query = query.where('wanted_state', '=', 'ENABLED');
-      if (path !== undefined) query = query.where(sql.ref('path'), '=', path);
+      for (const [column, value] of Object.entries(guard)) query = query.where(sql.ref(column), '=', value);
       // LOCK IN SHARE MODE is the one spelling that MariaDB and MySQL share.
       return {
         query: query.modifyEnd(sql`LOCK IN SHARE MODE`).compile(),
         mustHit: ids.length,
-        otherwise: 'gone' as const,
+        otherwise: Object.keys(guard).length === 0 ? ('gone' as const) : ('stale' as const),
       };
     }),
   );
@@ -271,14 +271,15 @@ function expectStatements(db: Kysely<Database>, expects: Expect[]): Statement[] 
   });
 }
 
-function absentStatement(db: Kysely<Database>, { table, column, id, beside }: Absent): Statement {
-  const query = db
+function absentStatement(db: Kysely<Database>, { table, column, id, beside, except }: Absent): Statement {
+  let query = db
     .selectFrom(table as 'vm')
     .select('id')
     .where(sql.ref(column), '=', id)
     .where('deleted_at', 'is', null)
     .limit(1)
     .offset(beside);
+  if (except !== null) query = query.where('id', '!=', except);
   return { query: query.compile(), mustHit: 0, otherwise: 'stale' };
 }
 

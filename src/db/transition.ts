@@ -186,11 +186,11 @@ export interface Hold {
     | 'primary_storage';
   id: number;
   enabled: boolean;
-  /** Of a domain: where it must stand. */
-  path?: string;
+  /** What must be as its author saw it, too: until the commit nobody changes it. */
+  guard: Record<string, unknown>;
 }
 
-/** Nothing that lives may be inside, or no more than so much. Holds once the parent is locked, for whoever puts something in holds it too. */
+/** Nothing that lives may be inside, but for one, or no more than so much. Holds once the parent is locked, for whoever puts something in holds it too. */
 export interface Absent {
   op: 'absent';
   table:
@@ -212,6 +212,8 @@ export interface Absent {
   id: number;
   /** So many may be. */
   beside: number;
+  /** The id of what may be there. */
+  except: number | null;
 }
 
 /**
@@ -296,29 +298,44 @@ export const takeQuota = (owner: QuotaOwner, charge: Charge, place?: string): Ta
   amounts: charge,
 });
 
-export const hold = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: false });
-/** A domain that must also stand where its reader saw it: what is made in it has its path. */
-export const holdDomainAt = ({ id, path }: { id: number; path: string }): Hold => ({
+export const hold = (table: Hold['table'], id: number): Hold => ({
   op: 'hold',
-  table: 'domain',
+  table,
   id,
   enabled: false,
-  path,
+  guard: {},
 });
+export const holdEnabled = (table: Hold['table'], id: number): Hold => ({
+  op: 'hold',
+  table,
+  id,
+  enabled: true,
+  guard: {},
+});
+/** A parent that must still be as its author saw it: STALE where it is not. */
+export const holdAsSeen = <T extends Hold['table']>(table: T, id: number, guard: Guard<T>): Hold => ({
+  op: 'hold',
+  table,
+  id,
+  enabled: false,
+  guard: guard as Record<string, unknown>,
+});
+/** A domain that must also stand where its reader saw it: what is made in it has its path. */
+export const holdDomainAt = ({ id, path }: { id: number; path: string }): Hold => holdAsSeen('domain', id, { path });
 export const rebase = (from: string, to: string): Rebase => ({ op: 'rebase', from, to });
-export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ op: 'hold', table, id, enabled: true });
 export const expect = <T extends Expect['table']>(table: T, id: number, guard: Guard<T>): Expect => ({
   op: 'expect',
   table,
   id,
   guard: guard as Record<string, unknown>,
 });
-export const absent = (table: Absent['table'], column: string, id: number): Absent => ({
+export const absent = (table: Absent['table'], column: string, id: number, except: number | null = null): Absent => ({
   op: 'absent',
   table,
   column,
   id,
   beside: 0,
+  except,
 });
 /** Before what is inserted beside it; exact where the parent is patched, for a hold lets others count at the same time. */
 export const fewerThan = (table: Absent['table'], column: string, id: number, max: number): Absent => ({

@@ -13,6 +13,12 @@ export function nameProblem(text: string): string | null {
   return hasControlCharacters(text) ? 'May not hold control characters or line breaks.' : null;
 }
 
+/**
+ * A name as somebody types it, in the one form that it is kept in. The database takes no notice of spaces behind a text,
+ * so whoever counts by names has to count all of these as one.
+ */
+export const typedName = (text: string): string => text.normalize('NFC').trim();
+
 /** Scripts with letters that look like those of another. Han, kana and the like may stand beside Latin, as people write. */
 const LOOK_ALIKE_SCRIPTS = ['Latin', 'Greek', 'Cyrillic', 'Armenian', 'Cherokee', 'Coptic', 'Lisu'].map(
   (script) => new RegExp(`\\p{Script=${script}}`, 'u'),

@@ -75,7 +75,7 @@ const directoriesOf = (
     .where('identity_provider.type', '=', 'LDAP')
     .where('identity_provider.wanted_state', '=', 'ENABLED')
     .where('identity_provider.deleted_at', 'is', null)
-    .where('account.name', '=', account.normalize('NFC'))
+    .where('account.name', '=', account)
     .where('account.wanted_state', '=', 'ENABLED')
     .where('account.deleted_at', 'is', null)
     .orderBy('identity_provider.id')

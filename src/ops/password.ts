@@ -1,5 +1,5 @@
 import type { User } from '../db/tables.ts';
-import { emptyTransition, type NewEvent, now, patch, type Transition } from '../db/transition.ts';
+import { absent, emptyTransition, type NewEvent, now, patch, type Transition } from '../db/transition.ts';
 import type { Actor, Credential } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { OpsContext, Payload, Via } from './context.ts';
@@ -9,7 +9,10 @@ import { find } from './named-resource.ts';
 import { mustHaveRightWith, mustOutrank } from './rights.ts';
 import { endOfSession, mustBeSomeone, sessionEvent } from './session.ts';
 
-/** A new password, and an end of all sessions but the one that is used: whoever had the old one is out. */
+/**
+ * A new password, and an end of all sessions but the one that is used: whoever had the old one is out, also who signs in
+ * with it at the same moment. He holds the user as it was with it; so he is written before, and found here, or never.
+ */
 async function changeTo(
   context: OpsContext,
   user: Pick<User, 'id' | 'account_id' | 'password_hash'>,
@@ -23,7 +26,8 @@ async function changeTo(
     .where('user_id', '=', user.id)
     .where('deleted_at', 'is', null)
     .execute();
-  const ended = sessions.map(({ id }) => id).filter((id) => kept?.kind !== 'session' || kept.id !== id);
+  const current = kept?.kind === 'session' ? kept.id : null;
+  const ended = sessions.map(({ id }) => id).filter((id) => id !== current);
   const told: NewEvent = {
     type: 'user.password_changed',
     subject: { kind: 'user', id: user.id },
@@ -43,6 +47,7 @@ async function changeTo(
         { password_hash, password_changed_at: now },
       ),
       ...ended.map(endOfSession),
+      absent('session', 'user_id', user.id, current),
     ],
     changes: ended.map((id) => ({ kind: 'session' as const, id })),
     events: [

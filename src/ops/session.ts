@@ -70,6 +70,7 @@ interface Opener {
  * @throws VirtgraphError CONFLICT when others are faster all the time
  */
 export async function openSession(context: OpsContext, opening: SessionOpening): Promise<OpeningOutcome> {
+  let before: number[] = [];
   for (let tries = 0; tries < 3; tries++) {
     const user = await openerOf(context, opening.userId);
     if (!user) return { kind: 'shut' };
@@ -81,8 +82,9 @@ export async function openSession(context: OpsContext, opening: SessionOpening):
       transitionOf(opening, user, { id, token, enrolling, surplus }),
     );
     if (outcome.kind === 'written') return { kind: 'opened', id, token, enrolling };
-    // Sessions that ended meanwhile are found out by another look; what the caller adds is his to look at.
-    if (outcome.kind === 'stale' && surplus.length === 0) return { kind: 'stale' };
+    // Sessions that ended meanwhile are found out by another look. Where it finds no new ones, it is what the caller adds.
+    if (outcome.kind === 'stale' && surplus.every((one) => before.includes(one))) return { kind: 'stale' };
+    before = surplus;
   }
   throw new VirtgraphError({ code: 'CONFLICT', message: 'Others change this at the same time. Try again.' });
 }

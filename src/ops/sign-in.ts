@@ -3,8 +3,9 @@ import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { isDomainOpen } from '../db/principal.ts';
 import type { User } from '../db/tables.ts';
-import { emptyTransition, type NewAudit, patch, type Write } from '../db/transition.ts';
+import { emptyTransition, holdAsSeen, type NewAudit, patch, type Write } from '../db/transition.ts';
 import { type ErrorCode, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
+import { typedName } from '../domain/name.ts';
 import type { SignInMethod } from '../domain/session.ts';
 import type { OpsContext, Via } from './context.ts';
 import { signInByDirectory } from './directory-sign-in.ts';
@@ -59,7 +60,8 @@ type Candidate = Pick<
 export async function signIn(context: OpsContext, raw: unknown, via: SignInVia): Promise<TokenPayload> {
   const parsed = INPUTS.signIn.safeParse(raw);
   if (!parsed.success) return refused(parsed.error.issues.map(inputError));
-  const input = parsed.data;
+  const { account, user, ...rest } = parsed.data;
+  const input = { ...rest, account: typedName(account), user: typedName(user) };
   try {
     return await admit(context, input, via);
   } catch (error) {
@@ -98,7 +100,7 @@ async function admit(context: OpsContext, input: Inputs['signIn'], via: SignInVi
     takeCodeBack();
     writes.push(used);
   }
-  if (right && outdated) writes.push(await hashedAnew(context, user, input.password));
+  if (right) writes.push(await stillRight(context, user, input.password, outdated));
   const opened = await openSession(context, {
     userId: user.id,
     how,
@@ -118,8 +120,8 @@ async function admit(context: OpsContext, input: Inputs['signIn'], via: SignInVi
 export const domainNames = (path: string): string[] =>
   path
     .split('/')
-    .filter((name) => name !== '')
-    .map((name) => name.normalize('NFC'));
+    .map(typedName)
+    .filter((name) => name !== '');
 
 /** One statement, whether or not there is such a domain, account or user. */
 async function candidate({ db }: OpsContext, which: RawBuilder<SqlBool>): Promise<Candidate | undefined> {
@@ -135,7 +137,7 @@ async function candidate({ db }: OpsContext, which: RawBuilder<SqlBool>): Promis
 }
 
 const named = (path: string[], { account, user }: { account: string; user: string }): RawBuilder<SqlBool> =>
-  sql<SqlBool>`user.name = ${user.normalize('NFC')} and account.name = ${account.normalize('NFC')}
+  sql<SqlBool>`user.name = ${user} and account.name = ${account}
     and domain.id = ${domainAt(path)}`;
 
 export function domainAt(path: string[]): RawBuilder<number> {
@@ -148,10 +150,16 @@ export function domainAt(path: string[]): RawBuilder<number> {
   );
 }
 
-/** With today's parameters; only if it is still the password that was right. */
-async function hashedAnew({ passwords }: OpsContext, user: Candidate, password: string): Promise<Write> {
-  const password_hash = await passwords.hash(password);
+/** The password may be another by now, which ends what the old one opens; one that was hashed weakly is hashed anew. */
+async function stillRight(
+  { passwords }: OpsContext,
+  user: Candidate,
+  password: string,
+  outdated: boolean,
+): Promise<Write> {
   const { id, updated_at } = user;
+  if (!outdated) return holdAsSeen('user', id, { password_hash: user.password_hash });
+  const password_hash = await passwords.hash(password);
   return patch('user', id, { password_hash: user.password_hash }, { password_hash, updated_at });
 }
 

@@ -230,6 +230,21 @@ describe('signing in', () => {
     assert.ok((await signIn(as, home)).token);
   });
 
+  it('is limited by the name however it is typed: with spaces, or composed in another way', async () => {
+    const name = `ren\u00e9-${++users}`;
+    await insertUser(database.db, account, ROLE.user, { name, password_hash: hash });
+    const as = { domain: ' sales / emea ', account: 'acme ', user: name, password: PASSWORD };
+    assert.ok((await signIn({ ...as, user: `${name.normalize('NFD')}  ` })).token);
+    const guesses = Array.from({ length: 14 }, (_, n) => ({
+      ...as,
+      user: (n % 2 ? name : name.normalize('NFD')) + ' '.repeat(n),
+      account: `acme${' '.repeat(n)}`,
+      password: 'guess',
+    }));
+    const answers = await Promise.all(guesses.map((guess) => signIn(guess)));
+    assert.ok(answers.filter(({ errors }) => errors[0]!.code === 'RATE_LIMITED').length >= 3);
+  });
+
   it('is limited by the address, whatever the names', async () => {
     const { as } = await someone();
     const address = freshAddress();

@@ -121,6 +121,13 @@ describe('opening a session', () => {
     assert.deepEqual(sessions, []);
   });
 
+  it('says the same of it when another session would have to end for it', async () => {
+    const someone = await insertUser(database.db, account, ROLE.user);
+    for (let i = 0; i < SESSIONS_PER_USER; i++) await insertSession(database.db, someone);
+    const writes = [patch('user', someone.id, { totp_step: 7 }, { totp_step: 8 })];
+    assert.deepEqual(await open({ userId: someone.id, writes }), { kind: 'stale' });
+  });
+
   it('ends the one that was used the longest ago when there are too many', async () => {
     const someone = await insertUser(database.db, account, ROLE.user);
     const ids: number[] = [];
