@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ExecutionResult } from 'graphql';
+import type { Actor } from '../domain/authorize.ts';
 import { readJson } from './body.ts';
 import { type Call, type Caller, runBounded, statusOfResult } from './call.ts';
 import { AnswerCookies } from './cookie.ts';
-import type { Edge } from './edge.ts';
+import { type Edge, identify } from './edge.ts';
 import { type Operation, readParams } from './execute.ts';
 import { type Identity, identityOf } from './identity.ts';
 import { acceptedType, isJson, type MediaType } from './media-type.ts';
@@ -53,9 +54,9 @@ export function graphqlHandler(
         return;
       }
       call.cookies = new AnswerCookies(request);
-      const operation = await operationOf(edge, identity, request);
+      const { operation, actor } = await operationOf(edge, identity, request, call.requestId);
       call.operation = operation;
-      answer = await answerTo(edge, operation, { ...call, actor: identity.actor }, response);
+      answer = await answerTo(edge, operation, { ...call, actor }, response);
     } catch (error) {
       if (request.errored) return;
       answer = refused(error, edge, call.requestId, mediaType);
@@ -75,12 +76,22 @@ async function admit(edge: Edge, request: IncomingMessage, requestId: string): P
 const isPostOfJson = ({ method, headers }: IncomingMessage): boolean =>
   method === 'POST' && isJson(headers['content-type']);
 
-/** What is asked; for who has shown no token only what is public. @throws Refusal */
-async function operationOf(edge: Edge, identity: Identity, request: IncomingMessage): Promise<Operation> {
+/** What is asked, and by whom; for who has shown no token only what is public. @throws Refusal */
+async function operationOf(
+  edge: Edge,
+  identity: Identity,
+  request: IncomingMessage,
+  requestId: string,
+): Promise<{ operation: Operation; actor: Actor }> {
   const { limits, pipeline, publicFields } = edge;
-  if (identity.token !== null) return pipeline.prepare(readParams(await readJson(request, limits.bodyBytes)));
-  const params = readParams(await readJson(request, limits.publicBodyBytes));
-  return pipeline.preparePublic(params, publicFields, identity.why);
+  if (identity.token === null) {
+    const params = readParams(await readJson(request, limits.publicBodyBytes));
+    return { operation: pipeline.preparePublic(params, publicFields, identity.why), actor: identity.actor };
+  }
+  const params = readParams(await readJson(request, limits.bodyBytes));
+  // Whoever sends slowly may be somebody else by now, or nobody.
+  const actor = await identify(edge, identity.token, requestId);
+  return { operation: pipeline.prepare(params), actor };
 }
 
 /** @throws Refusal */

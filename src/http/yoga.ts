@@ -3,7 +3,7 @@ import { type ExecutionResult, GraphQLError } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../domain/authorize.ts';
 import { type Call, runBounded, spend, statusOfResult } from './call.ts';
-import type { Edge } from './edge.ts';
+import { type Edge, identify } from './edge.ts';
 import { EventStream } from './event-stream.ts';
 import { type Operation, readParams } from './execute.ts';
 import type { MediaType } from './media-type.ts';
@@ -58,13 +58,16 @@ async function resultOf(
   admitted: Admitted,
   response: ServerResponse,
 ): Promise<unknown> {
-  const { call, actor, mediaType } = admitted;
+  const { call, mediaType } = admitted;
   try {
+    // Whoever sends slowly may be somebody else by now, or nobody.
+    const actor = await identify(edge, admitted.token, call.requestId);
     const operation = edge.pipeline.prepare(readParams(params));
     call.operation = operation;
     if (operation.node.operation === 'mutation' && method === 'GET')
       throw malformed('A mutation goes by POST: nothing acts on GET.', 405, { allow: 'POST' });
-    if (operation.node.operation === 'subscription') return await streamOf(edge, operation, admitted, response);
+    if (operation.node.operation === 'subscription')
+      return await streamOf(edge, operation, { ...admitted, actor }, response);
     const result = await runBounded(edge, operation, { ...call, actor }, response);
     return withHttp(result, statusOfResult(result), {});
   } catch (error) {
@@ -96,9 +99,22 @@ async function streamOf(
   const rate = spend(edge, actor, operation);
   if (rate instanceof GraphQLError) return withHttp({ errors: [rate] }, statusOfResult({ errors: [rate] }), {});
   const context = (): object => edge.contextFor({ ...call, actor }, stop.signal);
+  let isOver = false;
+  let stream: EventStream | undefined;
+  const end = (): void => {
+    isOver = true;
+    void stream?.return();
+  };
+  // Before anything is opened: what is revoked meanwhile would be heard of by nobody.
+  const forget = sessions.add({ token, actor, revoke: end });
+  response.once('close', () => {
+    forget();
+    end();
+  });
   const source = await pipeline.open(operation, context(), call.requestId);
   if (!(Symbol.asyncIterator in source)) return withHttp(source, statusOfResult(source), {});
-  const stream = new EventStream(source, {
+  metrics.subscriptions.inc();
+  stream = new EventStream(source, {
     run: (event) => {
       metrics.deliveries.inc();
       return pipeline.execute(operation, context(), call.requestId, event);
@@ -109,15 +125,7 @@ async function streamOf(
     },
     log,
   });
-  const end = (): void => {
-    void stream.return();
-  };
-  const forget = sessions.add({ token, actor, revoke: end });
-  metrics.subscriptions.inc();
-  response.once('close', () => {
-    forget();
-    end();
-  });
+  if (isOver) end();
   return stream;
 }
 
