@@ -1,4 +1,4 @@
-import { hasControlCharacters, NAME_MAX } from './name.ts';
+import { hasControlCharacters, identityNameProblem, NAME_MAX } from './name.ts';
 
 export const PROVIDER_TYPES = ['OIDC', 'LDAP'] as const;
 export type ProviderType = (typeof PROVIDER_TYPES)[number];
@@ -60,6 +60,11 @@ export interface ExternalIdentity {
 }
 
 export const SUBJECT_MAX = 255;
+
+/** The database takes no notice of spaces behind a text: with them two would be one. */
+export const isSubject = (text: unknown): text is string =>
+  typeof text === 'string' && text !== '' && text.length <= SUBJECT_MAX && !text.endsWith(' ');
+
 /** Of the mapping: everybody whom the provider knows. */
 export const ANY_GROUP = '*';
 
@@ -73,9 +78,18 @@ export function roleFor(type: ProviderType, mapping: readonly MappedRole[], grou
 /** Directories write the DNs of groups in either case, with or without a space after a comma; an escaped comma is none. */
 const sameDn = (dn: string): string => dn.toLowerCase().replaceAll(/(?<!\\),\s+/g, ',');
 
-/** A name like the one that somebody has at his provider, in the form that names have here. */
+/**
+ * A name like the one that somebody has at his provider, in the form that names have here. What he chose there so that it
+ * looks like another's is none.
+ */
 export function nameFrom(wanted: string): string {
-  const plain = [...wanted.toWellFormed()].map((character) => (hasControlCharacters(character) ? ' ' : character));
+  const visible = wanted
+    .toWellFormed()
+    .normalize('NFKC')
+    .replaceAll(/[\p{Default_Ignorable_Code_Point}\p{Cf}]/gu, '');
+  const plain = [...visible.replaceAll('/', '-')].map((character) =>
+    hasControlCharacters(character) ? ' ' : character,
+  );
   // Room is left for what tells apart two of the same name.
   const name = plain
     .join('')
@@ -83,7 +97,7 @@ export function nameFrom(wanted: string): string {
     .slice(0, NAME_MAX - 20)
     .toWellFormed()
     .trim();
-  return name === '' ? 'user' : name;
+  return identityNameProblem(name) === null ? name : 'user';
 }
 
 /** `anna`, `anna-2`, `anna-3`, … */

@@ -17,7 +17,7 @@ const isOwn = ({ actor }: Asker, userId: number): boolean => actor.kind === 'use
 
 /**
  * A key of one's own may have as much as the one that is used; keys of others are for who may change them, and has all
- * that they have.
+ * that they have. What somebody may do in a project says nothing of keys, which are of users.
  *
  * @throws VirtgraphError FORBIDDEN
  */

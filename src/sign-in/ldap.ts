@@ -14,9 +14,9 @@ import {
   DN_PLACE,
   type ExternalIdentity,
   filterWith,
+  isSubject,
   type LdapSettings,
   NAME_PLACE,
-  SUBJECT_MAX,
 } from '../domain/identity-provider.ts';
 import { hasControlCharacters, NAME_MAX } from '../domain/name.ts';
 import { type Egress, EgressRefused } from '../egress/egress.ts';
@@ -114,7 +114,7 @@ async function identityOf(of: Directory, client: Client, entry: Entry, typed: st
   const { subjectAttribute, nameAttribute } = of.settings;
   const subjects = valuesOf(entry, subjectAttribute);
   const subject = subjects[0];
-  if (subjects.length !== 1 || !subject || subject.length > SUBJECT_MAX)
+  if (subjects.length !== 1 || !isSubject(subject))
     throw new ProviderRefused(`${entry.dn} has no ${subjectAttribute} that tells him from all others.`);
   const name = valuesOf(entry, nameAttribute)[0] ?? typed;
   return { subject, name, groups: await groupsOf(of, client, entry), secondFactor: false };

@@ -1,5 +1,5 @@
 import * as oidc from 'openid-client';
-import { type ExternalIdentity, type OidcSettings, SUBJECT_MAX } from '../domain/identity-provider.ts';
+import { type ExternalIdentity, isSubject, type OidcSettings, SUBJECT_MAX } from '../domain/identity-provider.ts';
 import { type Egress, EgressRefused } from '../egress/egress.ts';
 import { FetchLimit, fetchOutside } from '../egress/fetch.ts';
 import { ProviderAway, ProviderRefused } from './refused.ts';
@@ -77,8 +77,10 @@ function identityOf(
   { groupsClaim, vouchesForSecondFactor }: OidcSettings,
 ): ExternalIdentity {
   const subject = claims['sub'];
-  if (typeof subject !== 'string' || subject === '' || subject.length > SUBJECT_MAX)
-    throw new ProviderRefused(`The provider names people by something that is no text of up to ${SUBJECT_MAX}.`);
+  if (!isSubject(subject))
+    throw new ProviderRefused(
+      `The provider names people by something that is no text of up to ${SUBJECT_MAX}, or ends with a space.`,
+    );
   const names = [claims['preferred_username'], claims['email'], claims['name'], subject];
   const name = names.find((one): one is string => typeof one === 'string' && one.trim() !== '')!;
   const listed = claims[groupsClaim];

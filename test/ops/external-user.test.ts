@@ -112,6 +112,12 @@ describe('somebody whom a provider knows', () => {
       ['\u2028', 'user'],
       ['x'.repeat(400), 'x'.repeat(235)],
       ['half \ud800', 'half \ufffd'],
+      // What is there to look like another's: Cyrillic, unseen, full-width, with a slash, of two scripts.
+      ['\u0430\u0441\u0435', 'user-2'],
+      ['ad\u200bmin', 'admin'],
+      ['\uff41bc', 'abc'],
+      ['acme/root', 'acme-root'],
+      ['\u0430dmin', 'user-3'],
     ] as const)
       assert.equal(
         (await userRow((await admit(identity({ name: given }))).userId)).name,

@@ -117,6 +117,26 @@ describe('a project', () => {
     assert.equal((await refused(core.ops.createVm(await reader.now(), home))).code, 'FORBIDDEN');
   });
 
+  it('says nothing of keys and users, which are of no project, whatever the role there', async () => {
+    const looking = (await insertRole(database.db, [{ effect: 'ALLOW', verb: 'read', kind: '*' }])).id;
+    const everything = (await insertRole(database.db, [{ effect: 'ALLOW', verb: '*', kind: '*' }])).id;
+    const [member, peer] = [await someone(acme, looking), await insertUser(database.db, acme, looking)];
+    await projectOf([{ user: member }, everything]);
+    const peers = await insertApiKey(database.db, peer);
+    const own = await insertApiKey(database.db, member);
+    const now = await member.now();
+    const key = (user: Placed) => ({ userId: idOf('user', user), name: 'key' });
+    for (const work of [
+      () => core.ops.createApiKey(now, key(peer)),
+      () => core.ops.createApiKey(now, key(member)),
+      () => core.ops.revokeApiKey(now, { id: idOf('api_key', peers) }),
+      () => core.ops.revokeApiKey(now, { id: idOf('api_key', own) }),
+      () => core.ops.setPassword(now, { userId: idOf('user', peer), password: 'correct horse battery' }),
+      () => core.ops.removeTotp(now, { userId: idOf('user', peer) }),
+    ])
+      assert.equal((await refused(work())).code, 'FORBIDDEN', String(work));
+  });
+
   it('is only looked at by a member who has no more there', async () => {
     const user = await someone(globex, ROLE.user);
     const project = await projectOf([{ user }, ROLE.readOnly]);
