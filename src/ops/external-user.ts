@@ -180,14 +180,18 @@ async function refuse(
   });
 }
 
-const auditOf = (provider: IdentityProvider, { address, requestId }: Via): Omit<NewAudit, 'outcome' | 'code'> => ({
+/** @param provider null: nobody knows yet by which */
+export const auditOf = (
+  provider: IdentityProvider | null,
+  { address, requestId }: Via,
+): Omit<NewAudit, 'outcome' | 'code'> => ({
   action: 'signIn',
-  actor: actorOf(provider),
+  actor: provider ? actorOf(provider) : 'anonymous',
   userId: null,
   credential: null,
   address,
-  accountId: provider.account_id,
-  subject: { kind: 'identity_provider', id: provider.id },
+  accountId: provider?.account_id ?? null,
+  subject: provider && { kind: 'identity_provider', id: provider.id },
   jobId: null,
   reason: null,
   changes: [],

@@ -1,14 +1,15 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { isOutage, unavailable } from '../db/failure.ts';
 import { SealBroken } from '../db/sealer.ts';
 import type { IdentityProvider } from '../db/tables.ts';
-import { emptyTransition, insert } from '../db/transition.ts';
+import { emptyTransition, insert, type NewAudit } from '../db/transition.ts';
 import { notFound, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { OidcSettings } from '../domain/identity-provider.ts';
 import { decodeIdOf } from '../domain/ids.ts';
 import type { OidcClient, OidcPending } from '../sign-in/oidc.ts';
 import { ProviderRefused } from '../sign-in/refused.ts';
 import type { OpsContext, Payload } from './context.ts';
-import { admitExternal } from './external-user.ts';
+import { admitExternal, auditOf } from './external-user.ts';
 import { secretPurpose } from './identity-provider.ts';
 import { INPUTS } from './inputs.ts';
 import { providerFault } from './provider-refusal.ts';
@@ -65,7 +66,7 @@ const refused = (error: UserErrorData): OidcBegun => ({ ...NOTHING, url: null, p
 const NOTHING = { id: null, jobId: null };
 
 /**
- * Ends a sign-in that this browser began.
+ * Ends a sign-in that this browser began. What is refused is on the audit trail; too many tries are not, nor an outage.
  *
  * @param query of the URL that the provider sent it back to
  * @param kept what the browser has kept since
@@ -77,7 +78,56 @@ export async function finishOidcSignIn(
   kept: string | null,
   via: SignInVia,
 ): Promise<OpenedSession> {
+  try {
+    return await finish(context, query, kept, via);
+  } catch (error) {
+    throw isOutage(error) ? unavailable(error) : error;
+  }
+}
+
+async function finish(context: OpsContext, query: string, kept: string | null, via: SignInVia): Promise<OpenedSession> {
   context.signInLimits.beginAt(via.address);
+  const { pending, provider } = await recorded(context, auditOf(null, via), () => begun(context, query, kept));
+  const about = auditOf(provider, via);
+  const identity = await recorded(context, about, () =>
+    asked(context, provider, async (client) => (await openid()).finishOidc(client, pending, query)).catch(
+      (error: unknown) => {
+        const { cause } = error as Error;
+        // It said no, or what nobody can believe: that is about this one answer.
+        throw cause instanceof ProviderRefused ? beginAgain(`${provider.name} has not let you in.`) : error;
+      },
+    ),
+  );
+  const { userId } = await admitExternal(context, provider, identity, via);
+  const { secondFactor } = identity;
+  const opened = await openSession(context, { userId, how: 'OIDC', secondFactor, via, userAgent: via.userAgent });
+  if (opened.kind === 'opened') return opened;
+  return recorded(context, { ...about, userId, subject: { kind: 'user', id: userId } }, async () => {
+    throw new VirtgraphError({ code: 'FORBIDDEN', message: 'You, your account or your domain is switched off.' });
+  });
+}
+
+/** Leaves a record of what the work refuses. A provider that is away refuses nobody. */
+async function recorded<T>(
+  { writer }: OpsContext,
+  about: Omit<NewAudit, 'outcome' | 'code'>,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof VirtgraphError && error.code !== 'UNAVAILABLE')
+      await writer.submit({ ...emptyTransition(), audits: [{ ...about, outcome: 'REFUSED', code: error.code }] });
+    throw error;
+  }
+}
+
+/** What this browser has begun, which is answered for the first time. @throws VirtgraphError UNAUTHENTICATED */
+async function begun(
+  context: OpsContext,
+  query: string,
+  kept: string | null,
+): Promise<{ pending: Pending; provider: IdentityProvider }> {
   const pending = pendingOf(context, kept);
   if (!pending || pending.until < Date.now()) throw beginAgain('This browser has begun no sign-in, or too long ago.');
   const { searchParams } = new URL(query, 'http://x');
@@ -85,17 +135,7 @@ export async function finishOidcSignIn(
   await mustBeUnused(context, pending.state);
   const provider = await enabledProvider(context, { id: pending.providerId });
   if (!provider) throw beginAgain('What you signed in by is switched off.');
-  const finish = async (client: OidcClient) => (await openid()).finishOidc(client, pending, query);
-  const identity = await asked(context, provider, finish).catch((error: unknown) => {
-    const { cause } = error as Error;
-    // It said no, or what nobody can believe: that is about this one answer.
-    throw cause instanceof ProviderRefused ? beginAgain(`${provider.name} has not let you in.`) : error;
-  });
-  const { userId } = await admitExternal(context, provider, identity, via);
-  const { secondFactor } = identity;
-  const opened = await openSession(context, { userId, how: 'OIDC', secondFactor, via, userAgent: via.userAgent });
-  if (opened.kind === 'opened') return opened;
-  throw new VirtgraphError({ code: 'FORBIDDEN', message: 'You, your account or your domain is switched off.' });
+  return { pending, provider };
 }
 
 const beginAgain = (what: string): VirtgraphError =>

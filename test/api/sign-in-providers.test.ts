@@ -202,6 +202,42 @@ describe('signing in by a provider', () => {
     await state('ENABLED');
   });
 
+  it('leaves a record of whatever is refused, with the provider and the user as far as they are known', async () => {
+    const { db } = database;
+    const refusals = async (from: number) =>
+      db
+        .selectFrom('audit')
+        .select(['seq', 'outcome', 'code', 'actor', 'subject_kind', 'account_id'])
+        .where('action', '=', 'signIn')
+        .where('outcome', '=', 'REFUSED')
+        .where('seq', '>', from)
+        .orderBy('seq')
+        .execute();
+    const last = (await refusals(0)).at(-1)?.seq ?? 0;
+    const { url, cookies } = await begin();
+    const back = await provider.visit(url!, 'anna');
+    await comeBack(back, '');
+    await db.updateTable('user').set({ wanted_state: 'DISABLED' }).where('name', '=', 'anna').execute();
+    assert.equal((await comeBack(back, kept(cookies))).status, 403);
+    await db.updateTable('user').set({ wanted_state: 'ENABLED' }).where('name', '=', 'anna').execute();
+    await comeBack(back, kept(cookies));
+    const begun = await begin();
+    const state = new URL(begun.url!).searchParams.get('state');
+    const no = `${control.http.url}/sign-in/oidc/callback?state=${state}&error=access_denied&iss=${provider.issuer}`;
+    await comeBack(no, kept(begun.cookies));
+    const known = { actor: 'identity provider Example login', account_id: account.id };
+    const nobody = { code: 'UNAUTHENTICATED', actor: 'anonymous', subject_kind: null, account_id: null };
+    assert.deepEqual(
+      (await refusals(last)).map(({ seq: _, outcome: __, ...told }) => told),
+      [
+        nobody,
+        { ...known, code: 'FORBIDDEN', subject_kind: 'user' },
+        nobody,
+        { ...known, code: 'UNAUTHENTICATED', subject_kind: 'identity_provider' },
+      ],
+    );
+  });
+
   it('by a directory is by the password that its people have there', async () => {
     const { token, session, errors } = await signIn('dora', 'password of dora');
     assert.deepEqual(errors, []);
