@@ -19,28 +19,9 @@ import {
 } from '../support/tenants.ts';
 import type { Placed } from '../support/world.ts';
 import { TestSocket } from './http-fixture.ts';
+import { type Answered, SIGN_IN, type SignedIn, type Told } from './sign-in-answers.ts';
 
 const PASSWORD = 'correct horse battery';
-const SIGN_IN = `mutation ($input: SignInInput!) { signIn(input: $input) {
-  token csrf session { id how secondFactor address userAgent isCurrent user { name } } errors { code message path } } }`;
-
-interface Told {
-  code: string;
-  message: string;
-  path: string[] | null;
-}
-interface SignedIn {
-  token: string | null;
-  csrf: string | null;
-  session: Record<string, unknown> | null;
-  errors: Told[];
-}
-interface Answered {
-  status: number;
-  cookies: string[];
-  data: Record<string, unknown> | null | undefined;
-  errors: { message: string; extensions: { code: string } }[] | undefined;
-}
 
 describe('signing in', () => {
   let database: TestDatabase;
