@@ -29,7 +29,6 @@ import { Reconciler } from './loops/reconcile.ts';
 import type { OpsContext } from './ops/context.ts';
 import { bindOps, compoundJobs, type Ops } from './ops/ops.ts';
 import { PasswordHasher } from './ops/password-hash.ts';
-import { RefusalTally } from './ops/refusal-tally.ts';
 import { SignInLimits } from './ops/sign-in-limits.ts';
 
 export interface CoreOptions {
@@ -186,7 +185,6 @@ export function createCore(options: CoreOptions): Core {
     site: { publicUrl: '' },
     passwords: new PasswordHasher(),
     signInLimits: new SignInLimits(),
-    refusalTally: new RefusalTally(),
     catchUp,
     log,
   };

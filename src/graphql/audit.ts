@@ -123,9 +123,7 @@ AuditRecordRef.implement({
     reason: t.exposeString('reason', { nullable: true, description: 'Why, in the words of whoever asked.' }),
     changes: t.field({
       type: [FieldChangeRef],
-      description:
-        'What it changed at once, field by field. What a job changes later is in the events. Where the same was refused ' +
-        'to the same actor too often to keep each, `refusals`: how many the records of this minute told of, and how many there were.',
+      description: 'What it changed at once, field by field. What a job changes later is in the events.',
       resolve: ({ changes }) => JSON.parse(changes) as FieldChange[],
     }),
   }),

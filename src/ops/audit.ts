@@ -6,7 +6,6 @@ import type { ErrorCode } from '../domain/errors.ts';
 import { decodeId, type ResourceKind } from '../domain/ids.ts';
 import type { GuardedKind } from '../domain/permission.ts';
 import type { OpsContext, Via } from './context.ts';
-import type { Tally } from './refusal-tally.ts';
 
 /** What the audit trail says of a request, whatever becomes of it. */
 export interface Asked {
@@ -92,15 +91,8 @@ export async function allowed(
 /**
  * What was not done. Whose it is: of the owner of what it was about, if the actor may know of that; of the actor's own
  * account otherwise, so that nobody learns of a stranger who guesses, and those who answer for him do.
- *
- * @param standsFor how many such refusals it tells of, where there were too many to keep each
  */
-export async function refused(
-  context: OpsContext,
-  asked: Asked,
-  code: ErrorCode,
-  standsFor: Tally | null = null,
-): Promise<NewAudit> {
+export async function refused(context: OpsContext, asked: Asked, code: ErrorCode): Promise<NewAudit> {
   const subject = asked.id === null ? null : await subjectOf(context, asked.id, asked.actor);
   return {
     ...recordOf(asked),
@@ -109,7 +101,7 @@ export async function refused(
     accountId: subject?.ownerIfSeen ?? accountOf(asked.actor),
     subject: subject && { kind: subject.kind, id: subject.id },
     jobId: null,
-    changes: standsFor ? [{ field: 'refusals', before: String(standsFor.before), after: String(standsFor.after) }] : [],
+    changes: [],
   };
 }
 

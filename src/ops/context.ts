@@ -8,7 +8,6 @@ import type { Writer } from '../db/writer.ts';
 import type { UserErrorData } from '../domain/errors.ts';
 import type { Egress } from '../egress/egress.ts';
 import type { PasswordHasher } from './password-hash.ts';
-import type { RefusalTally } from './refusal-tally.ts';
 import type { SignInLimits } from './sign-in-limits.ts';
 
 /** What every operation works with. */
@@ -20,7 +19,6 @@ export interface OpsContext {
   sealer: Sealer;
   passwords: PasswordHasher;
   signInLimits: SignInLimits;
-  refusalTally: RefusalTally;
   /** The way to whatever is outside. */
   egress: Egress;
   /** Where browsers reach us; known once we listen. */

@@ -103,15 +103,10 @@ export function mutation<I extends Base>(
 const isUnavailable = (error: unknown): boolean => error instanceof VirtgraphError && error.code === 'UNAVAILABLE';
 const codeOf = (error: unknown): ErrorCode => (error instanceof VirtgraphError ? error.code : 'INTERNAL');
 
-/** In a transaction of its own, before the answer; of what comes too often, only some. @throws VirtgraphError UNAVAILABLE */
+/** In a transaction of its own, before the answer. @throws VirtgraphError UNAVAILABLE */
 async function recordRefusal(context: OpsContext, asked: Asked, code: ErrorCode): Promise<void> {
-  const { actor, via, action } = asked;
-  const who = actor.kind === 'anonymous' ? `anonymous ${via.address}` : actorKey(actor);
-  const { recorded, standsFor } = context.refusalTally.count(`${who} ${action} ${code}`);
-  if (!recorded) return;
   try {
-    const audit = await auditOfRefused(context, asked, code, standsFor);
-    await context.writer.submit({ ...emptyTransition(), audits: [audit] });
+    await context.writer.submit({ ...emptyTransition(), audits: [await auditOfRefused(context, asked, code)] });
   } catch (error) {
     throw isOutage(error) ? unavailable(error) : error;
   }
