@@ -154,7 +154,12 @@ describe('tenants', needsDatabase, () => {
         'clusters',
         'hosts',
       ];
-      const query = `{ ${[...lists, 'primaryStorages'].map((list) => `${list} { totalCount nodes { id } }`).join(' ')} }`;
+      // Of hosts that are away the control plane tells meanwhile, and root hears of it.
+      const narrowed: Record<string, string> = { events: '(filter: { type: "vm.state" })' };
+      const asked = [...lists, 'primaryStorages'].map(
+        (list) => `${list}${narrowed[list] ?? ''} { totalCount nodes { id } }`,
+      );
+      const query = `{ ${asked.join(' ')} }`;
       const { body } = await post(control.http.url, token, query, {});
       assert.equal(body.errors, undefined, JSON.stringify(body.errors));
       counts[who] = Object.values(body.data as Record<string, { totalCount: number; nodes: unknown[] }>).map((page) => {
