@@ -16,7 +16,7 @@ import { type CompiledQuery, compileQuery, isCompiledQuery } from 'graphql-jit';
 import type { Logger } from 'pino';
 import { checkShape, checkText, checkVariables, type Limits, limitExceeded } from './limits.ts';
 import { isPublic, type PublicFields } from './public-access.ts';
-import { codeOfError, invalidDocument, malformed, Refusal, type ToGraphQLError } from './refusal.ts';
+import { codeOfError, invalidDocument, invalidVariables, malformed, Refusal, type ToGraphQLError } from './refusal.ts';
 
 /** @returns what the operation may cost at most, in units of about one field */
 export type CostOf = (
@@ -103,7 +103,7 @@ export class Pipeline {
     const { errors } = getVariableValues(this.schema, node.variableDefinitions ?? [], params.variables, {
       maxErrors: MAX_ERRORS,
     });
-    if (errors) throw invalidDocument(errors);
+    if (errors) throw invalidVariables(errors);
     return { params, document, node, cost: this.#cost(document, node, params), known };
   }
 

@@ -67,6 +67,21 @@ export function invalidDocument(errors: readonly GraphQLError[]): Refusal {
   return new Refusal(errors, { status: 400, legacyStatus: 200 });
 }
 
+/**
+ * Of variables that don't fit, without their values: graphql-js repeats all of an input in which a field is missing,
+ * and what is sent may be a password, while what is answered ends in the logs of programs.
+ */
+export const invalidVariables = (errors: readonly GraphQLError[]): Refusal =>
+  invalidDocument(errors.map((error) => new GraphQLError(withoutValue(error), { nodes: error.nodes ?? null })));
+
+function withoutValue({ message, originalError }: GraphQLError): string {
+  const [head] = /^Variable "\$\w+" got invalid value /.exec(message) ?? [];
+  if (!head || !originalError) return message;
+  const reason = originalError.message.replace(/( cannot represent [^:]*): .*$/s, '$1.');
+  const shown = message.slice(head.length, -`; ${originalError.message}`.length);
+  return `${head.trimEnd()}${/ at "[\w.[\]]+"$/.exec(shown)?.[0] ?? ''}; ${reason}`;
+}
+
 export const unauthenticated = (): Refusal =>
   new Refusal(
     [

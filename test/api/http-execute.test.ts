@@ -103,8 +103,36 @@ suite('Compiled and interpreted execution give the same', () => {
           operationName: null,
           variables: { id: [] },
         }),
-      { name: 'Refusal', status: 400, legacyStatus: 200, message: /Variable "\$id" got invalid value \[\]/ },
+      {
+        name: 'Refusal',
+        status: 400,
+        legacyStatus: 200,
+        message: /^Variable "\$id" got invalid value; ID cannot represent value\.$/,
+      },
     );
+  });
+
+  test('variables that do not fit are refused without a word of what they hold', () => {
+    const pipeline = pipelineFrom(1);
+    const cases: [input: unknown, message: string][] = [
+      [{ values: [1], tags: ['canary'] }, '; Field "id" of required type "ID!" was not provided.'],
+      [{ id: ['canary'] }, ' at "input.id"; ID cannot represent value.'],
+      [
+        { id: '1', tags: [' at "canary"; canary', { canary: 'canary' }] },
+        ' at "input.tags[1]"; String cannot represent a non string value.',
+      ],
+      ['canary: canary; canary', '; Expected type "BoxInput" to be an object.'],
+    ];
+    for (const [input, message] of cases)
+      assert.throws(
+        () =>
+          pipeline.prepare({
+            query: 'query($input: BoxInput!) { echo(input: $input) }',
+            operationName: null,
+            variables: { input },
+          }),
+        { name: 'Refusal', message: `Variable "$input" got invalid value${message}` },
+      );
   });
 
   test('a document is compiled when it is asked for the second time', async () => {

@@ -12,6 +12,7 @@ import { WebSocket } from 'ws';
 import { certificateRequest, newHostKey } from '../../hostd/host-key.ts';
 import type { ControlApi } from '../../setup/graphql.ts';
 import { endOf, makeEstate, Product, registerTinyLinux } from '../support/product.ts';
+import { type Canaries, signInWithCanaries } from '../support/sign-in-canaries.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const needsDatabase = { skip: process.env['DATABASE_URL'] ? false : 'needs a database: npm test brings one' };
@@ -58,13 +59,18 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
   const secrets: Record<string, string> = {};
   const refusals: string[] = [];
   let vmId: string;
+  let canaries: Canaries;
 
   const found = (text: string): string[] =>
     Object.entries(secrets).flatMap(([name, secret]) => (text.includes(secret) ? [name] : []));
 
   before(async () => {
     product = await Product.open();
-    const environment = { DATABASE_URL: product.database.url, VIRTGRAPH_DATA: product.folder };
+    const environment = {
+      DATABASE_URL: product.database.url,
+      VIRTGRAPH_DATA: product.folder,
+      VIRTGRAPH_EGRESS_ALLOW: '127.0.0.1',
+    };
     control = overhear('src/main.ts', ['--port', '0'], environment);
     const addresses = await ready(control);
     url = String(addresses['url']);
@@ -86,6 +92,8 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     secrets['host key'] = hosts[0]!.identity.key.split('\n')[1]!;
 
     secrets['API key'] = await apiKey();
+    canaries = await signInWithCanaries(url, api);
+    Object.assign(secrets, canaries.secrets);
     await live(estate.zoneId, estate.offeringId);
     await beRefused(estate.zoneId);
   });
@@ -185,9 +193,19 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
     }
   }
 
-  it('are four, none of them short', () => {
-    assert.deepEqual(Object.keys(secrets), ['admin token', 'join token', 'host key', 'API key']);
-    for (const [name, secret] of Object.entries(secrets)) assert.ok(secret.length >= 43, name);
+  it('are these, none of them so short that it could be found by chance', () => {
+    assert.deepEqual(Object.keys(secrets), [
+      ...['admin token', 'join token', 'host key', 'API key'],
+      ...['first password', 'second password', 'third password', 'mistyped password', 'password of a directory'],
+      ...['client secret', 'wrong client secret', 'bind password', 'wrong bind password'],
+      ...['session token', 'TOTP seed', 'recovery code', 'used recovery code', 'CSRF value', 'session in a cookie'],
+    ]);
+    for (const [name, secret] of Object.entries(secrets)) assert.ok(secret.length >= 17, name);
+  });
+
+  it('of signing in are told once, to who asked, and in no other answer', () => {
+    assert.ok(canaries.answers.length > 25);
+    for (const { text, tells } of canaries.answers) assert.deepEqual(found(text).sort(), tells.sort(), text);
   });
 
   it('are in no log, however much is logged', () => {
@@ -209,11 +227,13 @@ describe('secrets', { ...needsDatabase, timeout: 120_000 }, () => {
       for (const value of rows.flatMap((row) => Object.values(row))) {
         const text = Buffer.isBuffer(value) ? value.toString('latin1') : String(value);
         assert.deepEqual(found(text), [], name);
+        assert.ok(!text.includes(canaries.seed), name);
         for (const secret of Object.values(secrets))
           if (Buffer.isBuffer(value) && value.equals(createHash('sha256').update(secret).digest())) hashes++;
       }
     }
-    assert.equal(hashes, 3, 'each but the key, of which nobody else knows anything, is known by its hash');
+    // Recovery codes stand behind one another, and passwords are hashed with a salt.
+    assert.equal(hashes, 5, 'each token is known by its hash: of the admin, to join, of the API and of two sessions');
   });
 
   it('are in no record of the audit trail, which has what was refused with them', async () => {
