@@ -23,38 +23,132 @@ self.MonacoEnvironment = {
   },
 };
 
-function askForToken(problem) {
-  const form = document.createElement('form');
-  form.className = 'sign-in';
-  form.innerHTML = `
-    <h1>Virtgraph</h1>
-    <label>Access token <input name="token" type="password" autocomplete="off" required autofocus></label>
-    ${problem}
-    <button>Sign in</button>`;
-  form.addEventListener('submit', (event) => {
-    event.preventDefault();
-    sessionStorage.setItem(KEY, form.elements.namedItem('token').value.trim());
-    location.reload();
+// What the sign-in has left for scripts; the session itself is in a cookie that none reads.
+const csrf = /(?:^|; )(?:__Host-)?virtgraph-csrf=([^;]+)/.exec(document.cookie)?.[1];
+
+async function ask(query, variables, headers) {
+  const answer = await fetch('/graphql', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify({ query, variables }),
   });
-  root.append(form);
+  const { data, errors } = await answer.json();
+  return { status: answer.status, data, problem: errors?.[0]?.message };
 }
 
-// A token that is refused is forgotten, so that the page asks again instead of failing for ever.
-async function isKnown() {
-  const answer = await fetch('/graphql?query=%7B__typename%7D', { headers: { authorization: `Bearer ${token}` } });
-  if (answer.status === 401) sessionStorage.removeItem(KEY);
-  return answer.status !== 401;
-}
-
-if (token && (await isKnown())) {
-  const authorization = `Bearer ${token}`;
-  self.YogaGraphiQL.renderYogaGraphiQL(root, {
+function graphiql(headers, connectionParams) {
+  const page = document.createElement('div');
+  page.className = 'graphiql-page';
+  root.append(page);
+  self.YogaGraphiQL.renderYogaGraphiQL(page, {
     title: 'Virtgraph',
     endpoint: '/graphql',
     subscriptionsProtocol: 'WS',
-    additionalHeaders: { authorization },
-    connectionParams: { authorization },
+    additionalHeaders: headers,
+    connectionParams,
     defaultQuery: document.querySelector('#default-query').textContent,
     shouldPersistHeaders: false,
   });
-} else askForToken(token ? '<span role="alert">Nobody has this token.</span>' : '');
+}
+
+const SIGN_IN = `mutation SignIn($input: SignInInput!) {
+  signIn(input: $input) { session { id } errors { code message } }
+}`;
+const SIGN_OUT = 'mutation SignOut { signOut(input: {}) { errors { message } } }';
+
+function askWho({ tokenProblem } = {}) {
+  const card = document.createElement('main');
+  card.className = 'sign-in';
+  card.innerHTML = `
+    <h1>Virtgraph</h1>
+    <form name="person">
+      <label>Domain <input name="domain" autocomplete="organization" spellcheck="false" placeholder="/"></label>
+      <label>Account <input name="account" autocomplete="off" spellcheck="false" required></label>
+      <label>User <input name="user" autocomplete="username" spellcheck="false" required></label>
+      <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+      <label hidden>Code of your authenticator
+        <input name="code" autocomplete="one-time-code" spellcheck="false" placeholder="or a recovery code"></label>
+      <p role="alert" hidden></p>
+      <button>Sign in</button>
+    </form>
+    <details>
+      <summary>Use an access token</summary>
+      <form name="token">
+        <label>Access token <input name="token" type="password" autocomplete="off" required></label>
+        <p role="alert" hidden></p>
+        <button>Use token</button>
+      </form>
+    </details>`;
+  const [person, withToken] = card.querySelectorAll('form');
+  person.addEventListener('submit', (event) => {
+    event.preventDefault();
+    void signIn(person);
+  });
+  withToken.addEventListener('submit', (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(KEY, withToken.elements.namedItem('token').value.trim());
+    location.reload();
+  });
+  root.append(card);
+  if (!tokenProblem) return person.elements.namedItem('account').focus();
+  card.querySelector('details').open = true;
+  tell(withToken, tokenProblem);
+}
+
+function tell(form, problem) {
+  const alert = form.querySelector('[role=alert]');
+  alert.textContent = problem;
+  alert.hidden = problem === '';
+}
+
+async function signIn(form) {
+  const field = (name) => form.elements.namedItem(name);
+  const button = form.querySelector('button');
+  const given = (name) => field(name).value.trim() || null;
+  const input = { account: given('account'), user: given('user'), password: field('password').value, cookie: true };
+  button.disabled = true;
+  tell(form, '');
+  try {
+    const { data, problem } = await ask(SIGN_IN, { input: { ...input, domain: given('domain'), code: given('code') } });
+    const error = data?.signIn.errors[0];
+    if (data?.signIn.session) return location.reload();
+    if (error?.code === 'SECOND_FACTOR_REQUIRED') {
+      field('code').closest('label').hidden = false;
+      field('code').focus();
+    } else tell(form, error?.message ?? problem);
+  } catch {
+    // Whatever the browser calls it, it is this to whoever reads it.
+    tell(form, 'Virtgraph does not answer. Try again in a moment.');
+  }
+  button.disabled = false;
+}
+
+function showWho(name, headers) {
+  const bar = document.createElement('header');
+  bar.innerHTML = '<span></span><button>Sign out</button>';
+  bar.querySelector('span').textContent = name;
+  bar.querySelector('button').addEventListener('click', async () => {
+    await ask(SIGN_OUT, {}, headers);
+    location.reload();
+  });
+  root.append(bar);
+}
+
+// What is refused is forgotten, so that the page asks again instead of failing for ever.
+async function start() {
+  if (token) {
+    const authorization = `Bearer ${token}`;
+    const { status } = await fetch('/graphql?query=%7B__typename%7D', { headers: { authorization } });
+    if (status !== 401) return graphiql({ authorization }, { authorization });
+    sessionStorage.removeItem(KEY);
+    return askWho({ tokenProblem: 'Nobody has this token.' });
+  }
+  if (!csrf) return askWho();
+  const headers = { 'x-virtgraph-csrf': csrf };
+  const { data } = await ask('{ viewer { name } }', {}, headers);
+  if (!data) return askWho();
+  showWho(data.viewer.name, headers);
+  graphiql(headers, {});
+}
+
+await start();

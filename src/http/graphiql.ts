@@ -79,9 +79,29 @@ const PAGE = `<!doctype html>
 <link rel="stylesheet" href="/graphiql/graphiql.css">
 <style>
   html, body, #root { height: 100%; margin: 0; }
-  .sign-in { max-width: 22rem; margin: 20vh auto; font: 1rem/1.5 system-ui, sans-serif; display: grid; gap: 1rem; }
-  .sign-in input { display: block; width: 100%; padding: .5rem; font: inherit; box-sizing: border-box; }
-  .sign-in button { padding: .5rem; font: inherit; cursor: pointer; }
+  #root { display: flex; flex-direction: column; font: 1rem/1.5 system-ui, sans-serif; }
+  .graphiql-page { flex: 1; min-height: 0; }
+  .graphiql-page .graphiql-container { height: 100%; }
+  header { display: flex; justify-content: flex-end; align-items: center; gap: 1rem; padding: .25rem 1rem;
+    border-bottom: 1px solid #e3e6eb; background: #fff; color: #3b4658; font-size: .875rem; }
+  header button { padding: .125rem .75rem; border: 1px solid #b6bfcd; border-radius: 4px; background: none; color: inherit;
+    font: inherit; cursor: pointer; }
+  .sign-in { box-sizing: border-box; width: 22rem; max-width: 100%; margin: auto; padding: 2rem 1rem; color: #1f2733; }
+  .sign-in h1 { margin: 0 0 1.5rem; font-size: 1.5rem; font-weight: 600; }
+  .sign-in form { display: grid; gap: 1rem; }
+  .sign-in [hidden] { display: none; }
+  .sign-in label { font-size: .875rem; color: #3b4658; }
+  .sign-in input { display: block; box-sizing: border-box; width: 100%; margin-top: .25rem; padding: .5rem .625rem;
+    border: 1px solid #b6bfcd; border-radius: 4px; background: #fff; color: #1f2733; font: 1rem/1.5 system-ui, sans-serif; }
+  .sign-in :focus-visible { outline: 2px solid #1c4ed8; outline-offset: 1px; }
+  .sign-in button { padding: .5rem; border: 0; border-radius: 4px; background: #1c4ed8; color: #fff; font: inherit;
+    cursor: pointer; }
+  .sign-in button:disabled { opacity: .6; cursor: default; }
+  .sign-in [role=alert] { margin: 0; padding-left: .75rem; border-left: 3px solid #b3261e; color: #8c1d18;
+    font-size: .875rem; }
+  .sign-in details { margin-top: 2rem; padding-top: 1rem; border-top: 1px solid #e3e6eb; }
+  .sign-in summary { color: #3b4658; font-size: .875rem; cursor: pointer; }
+  .sign-in details form { margin-top: 1rem; }
 </style>
 </head>
 <body>

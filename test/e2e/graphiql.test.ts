@@ -101,19 +101,20 @@ suite('GraphiQL in a browser', { skip: CHROMIUM ? false : 'no chromium is instal
 
   test('asks for a token without one, and again when it is refused', async () => {
     const { page } = await open('/graphiql');
+    await page.getByText('Use an access token').click();
     const token = page.getByLabel('Access token');
     await token.fill('unknown');
-    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('button', { name: 'Use token' }).click();
     await page.getByRole('alert').getByText('Nobody has this token.').waitFor();
     await token.fill('secret-token');
-    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('button', { name: 'Use token' }).click();
     await page.locator('.graphiql-execute-button').waitFor();
     await page.context().close();
   });
 
   test('signs in by its link in a tab that asks for a token already', async () => {
     const { page } = await open('/graphiql');
-    await page.getByLabel('Access token').waitFor();
+    await page.getByLabel('Password').waitFor();
     await page.goto(`${edge.server.url}/graphiql#token=unknown`);
     await page.getByRole('alert').getByText('Nobody has this token.').waitFor();
     await page.goto(`${edge.server.url}/graphiql#token=secret-token`);
