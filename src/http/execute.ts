@@ -90,11 +90,15 @@ export class Pipeline {
   preparePublic(params: GraphQLParams, allowed: PublicFields, why: Refusal): Operation {
     const document = this.#documents.get(params.query)?.document ?? this.#parse(params.query);
     if (!isPublic(document, params.operationName, allowed)) throw why;
-    return this.prepare(params);
+    return this.#prepare(params, this.#options.limits.publicCost);
   }
 
   /** @throws Refusal */
   prepare(params: GraphQLParams): Operation {
+    return this.#prepare(params, this.#options.limits.cost);
+  }
+
+  #prepare(params: GraphQLParams, maxCost: number): Operation {
     const known = this.#document(params.query);
     const { document } = known;
     const node = getOperationAST(document, params.operationName);
@@ -104,7 +108,7 @@ export class Pipeline {
       maxErrors: MAX_ERRORS,
     });
     if (errors) throw invalidVariables(errors);
-    return { params, document, node, cost: this.#cost(document, node, params), known };
+    return { params, document, node, cost: this.#cost(document, node, params, maxCost), known };
   }
 
   /** Runs a query or mutation, or a subscription's selection for one `event`. Never throws. */
@@ -199,14 +203,14 @@ export class Pipeline {
   }
 
   /** What the schema says of itself is bounded by its own depth and costs no resolver. */
-  #cost(document: DocumentNode, node: OperationDefinitionNode, params: GraphQLParams): number | null {
-    const { costOf, limits } = this.#options;
+  #cost(document: DocumentNode, node: OperationDefinitionNode, params: GraphQLParams, maxCost: number): number | null {
+    const { costOf } = this.#options;
     if (!costOf || asksSchemaOnly(node)) return null;
     const cost = costOf(this.schema, document, params.operationName, params.variables);
-    if (cost <= limits.cost) return cost;
+    if (cost <= maxCost) return cost;
     throw new Refusal([
       limitExceeded(
-        `The operation may cost ${cost}; ${limits.cost} is allowed. Ask for fewer fields, or shorter lists with \`first\`.`,
+        `The operation may cost ${cost}; ${maxCost} is allowed. Ask for fewer fields, or shorter lists with \`first\`.`,
       ),
     ]);
   }

@@ -60,6 +60,8 @@ export interface Limits {
   idleSocketMs: number;
   /** Of a body whose sender has shown no token. */
   publicBodyBytes: number;
+  /** Of what he asks, which no allowance counts: signing in, and little of who has signed in. */
+  publicCost: number;
   /** How often the tokens of open sockets and streams are looked up again. */
   recheckMs: number;
   /** How long `close()` waits for requests in flight. */
@@ -95,6 +97,7 @@ export const DEFAULT_LIMITS: Limits = {
   stalledMs: 10_000,
   idleSocketMs: 10 * 60_000,
   publicBodyBytes: 16 * 1024,
+  publicCost: 500,
   recheckMs: 20_000,
   drainMs: 10_000,
 };

@@ -134,4 +134,20 @@ suite('A user who asks too much', () => {
       [1, 1, 1],
     );
   });
+
+  test('is asked for little by who has shown no token, whom nobody counts', async () => {
+    await using edge = await startEdge({ publicFields: { query: ['boxes'] }, limits: { publicCost: 500 } });
+    const ask = async (first: number, headers: Record<string, string> = {}) => {
+      const response = await fetch(`${edge.server.url}/graphql`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: JSON.stringify({ query: 'query ($first: Int) { boxes(first: $first) { id } }', variables: { first } }),
+      });
+      const { errors } = (await response.json()) as { errors?: { extensions: { code: string } }[] };
+      return errors?.[0]?.extensions.code;
+    };
+    assert.equal(await ask(4), undefined);
+    assert.equal(await ask(5), 'LIMIT_EXCEEDED');
+    assert.equal(await ask(5, { authorization: 'Bearer secret-token' }), undefined);
+  });
 });
