@@ -1,5 +1,4 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from 'pino';
 import { Gauge, Registry } from 'prom-client';
@@ -8,6 +7,7 @@ import { isOutage, unavailable } from './db/failure.ts';
 import { migrate } from './db/migrate.ts';
 import { principalOf } from './db/principal.ts';
 import { mustBeKeyOf, readSealingKey } from './db/sealer.ts';
+import { readOrMakeSecret } from './db/secret-file.ts';
 import { type Actor, IDENTITIES, restsOn } from './domain/authorize.ts';
 import { VirtgraphError } from './domain/errors.ts';
 import { costOf } from './graphql/cost.ts';
@@ -75,6 +75,7 @@ const DAY = 24 * HOUR;
 /** One control plane: migrates the database, serves, and does its share of the periodic work. */
 export async function startControl(options: ControlOptions): Promise<Control> {
   const { log, databaseUrl } = options;
+  const adminToken = await readAdminToken(options.adminTokenPath);
   const core = createCore({
     databaseUrl,
     sealingKey: await readSealingKey(options.sealingKeyPath ?? join(dirname(options.adminTokenPath), 'sealing-key')),
@@ -86,7 +87,7 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   const migrations = await migrate(core.patientDb);
   if (migrations.length > 0) log.info({ migrations }, 'database migrated');
   await mustBeKeyOf(core.db, core.sealer);
-  await ensureAdminToken(core, options.adminTokenPath);
+  await ensureAdminToken(core, adminToken);
   await core.start();
 
   const peerSecret = randomBytes(32).toString('base64url');
@@ -201,24 +202,18 @@ function startLoops(core: Core, liveness: Liveness, options: ControlOptions): Lo
   return loops;
 }
 
+async function readAdminToken(path: string): Promise<string> {
+  const token = await readOrMakeSecret(path, () => `vg_${randomBytes(32).toString('base64url')}`);
+  // Whoever could guess it would be root.
+  if (/^\S{32,}$/.test(token)) return token;
+  throw new Error(`${path} holds no admin token. Put the token back, or delete the file to have a new one made.`);
+}
+
 /** Only its hash is in the database; the file is the operator's copy. */
-async function ensureAdminToken(core: Core, path: string): Promise<void> {
-  const token = await readFile(path, 'utf8').then(
-    (text) => text.trim(),
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return null;
-      throw error;
-    },
-  );
-  const fresh = token ?? `vg_${randomBytes(32).toString('base64url')}`;
-  if (token === null) {
-    const temporary = join(`${path}.${process.pid}`);
-    await writeFile(temporary, `${fresh}\n`, { mode: 0o600, flag: 'wx' });
-    await rename(temporary, path);
-  }
+async function ensureAdminToken(core: Core, token: string): Promise<void> {
   await core.db
     .insertInto('api_token')
-    .values({ id: await core.opsContext.ids.take(), name: 'root', role: 'ROOT_ADMIN', token_hash: secretHash(fresh) })
+    .values({ id: await core.opsContext.ids.take(), name: 'root', role: 'ROOT_ADMIN', token_hash: secretHash(token) })
     .onDuplicateKeyUpdate({ name: 'root' })
     .execute();
 }

@@ -1,6 +1,6 @@
-import { createCipheriv, createDecipheriv, randomBytes, randomUUID } from 'node:crypto';
-import { link, readFile, rm, writeFile } from 'node:fs/promises';
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import type { Kysely } from 'kysely';
+import { readOrMakeSecret } from './secret-file.ts';
 import type { Database } from './tables.ts';
 
 const KEY_BYTES = 32;
@@ -58,27 +58,8 @@ export class Sealer {
  * @throws SealingKeyError for a file that holds something else
  */
 export async function readSealingKey(path: string): Promise<Buffer> {
-  const before = await readKey(path);
-  if (before) return before;
-  const temporary = `${path}.${randomUUID()}`;
-  await writeFile(temporary, `${randomBytes(KEY_BYTES).toString('base64')}\n`, { mode: 0o600, flag: 'wx' });
-  try {
-    await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error;
-    });
-  } finally {
-    await rm(temporary);
-  }
-  return (await readKey(path))!;
-}
-
-async function readKey(path: string): Promise<Buffer | null> {
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null;
-    throw error;
-  });
-  if (text === null) return null;
-  const key = Buffer.from(text.trim(), 'base64');
+  const text = await readOrMakeSecret(path, () => randomBytes(KEY_BYTES).toString('base64'));
+  const key = Buffer.from(text, 'base64');
   if (key.length === KEY_BYTES) return key;
   throw new SealingKeyError(`${path} holds no sealing key: that is ${KEY_BYTES} bytes in base64.`);
 }
