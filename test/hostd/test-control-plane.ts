@@ -62,6 +62,8 @@ export class TestControlPlane {
   };
   /** How long the certificates of its hosts hold. */
   certificateMs = 24 * 3_600_000;
+  /** How much of that is over when they are issued: a daemon that is started with such a one renews at once. */
+  certificateAgeMs = 0;
   url = '';
   readonly authority: TestAuthority;
   readonly #http: Server;
@@ -126,7 +128,12 @@ export class TestControlPlane {
   }
 
   async certify(host: string, certificateRequest: string): Promise<Renewal> {
-    const certificate = await this.authority.ofHost(host, certificateRequest, this.certificateMs);
+    const certificate = await this.authority.ofHost(
+      host,
+      certificateRequest,
+      this.certificateMs,
+      Date.now() - this.certificateAgeMs,
+    );
     return { certificate, authority: this.authority.certificate };
   }
 
