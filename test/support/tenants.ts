@@ -3,16 +3,16 @@ import type { Insertable, Kysely } from 'kysely';
 import type { IdentityProviderTable } from '../../src/db/identity-provider-tables.ts';
 import { newUid } from '../../src/db/ids.ts';
 import { principalOf } from '../../src/db/principal.ts';
+import type { Database } from '../../src/db/tables.ts';
 import type {
   AccountTable,
   ApiKeyTable,
-  Database,
   DomainTable,
   ProjectMemberTable,
   RoleTable,
   SessionTable,
   UserTable,
-} from '../../src/db/tables.ts';
+} from '../../src/db/tenant-tables.ts';
 import type { UserActor } from '../../src/domain/authorize.ts';
 import { encodeId, type ResourceKind } from '../../src/domain/ids.ts';
 import type { Rule } from '../../src/domain/permission.ts';
