@@ -10,6 +10,7 @@ interface CredentialRow {
   id: number;
   user_id: number;
   user_name: string;
+  identity_provider_id: number | null;
   account_id: number;
   account_name: string;
   path: string;
@@ -35,6 +36,12 @@ export const isDomainOpen = sql<SqlBool>`not exists (
   where domain.path like concat(above.path, '%')
     and (above.deleted_at is not null or above.wanted_state <> 'ENABLED'))`;
 
+/** Of a user: that who says who he is, if it is not a password here, is there and enabled. */
+export const isProviderOpen = sql<SqlBool>`not exists (
+  select 1 from identity_provider as provider
+  where provider.id = user.identity_provider_id
+    and (provider.deleted_at is not null or provider.wanted_state <> 'ENABLED'))`;
+
 /** That it, or a domain above, asks for a second factor. */
 export const asksSecondFactor: Expression<SqlBool> = sql<SqlBool>`exists (
   select 1 from domain as above
@@ -46,8 +53,8 @@ const isMember = sql<SqlBool>`(
   or exists (select 1 from project_member as m where m.member_account_id = account.id and m.deleted_at is null))`;
 
 /**
- * Who a token belongs to. It works while it, its user, its account and every domain above are enabled and there: one
- * statement for that, for keys and sessions alike.
+ * Who a token belongs to. It works while it, its user, his identity provider, its account and every domain above are
+ * enabled and there: one statement for that, for keys and sessions alike.
  *
  * @param hash SHA-256 of the token
  */
@@ -59,8 +66,8 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     .executeTakeFirst();
   if (root) return { kind: 'root-admin', tokenId: root.id, name: root.name };
   const { rows } = await sql<CredentialRow>`
-    select credential.kind, credential.id, user.id as user_id, user.name as user_name, account.id as account_id,
-      account.name as account_name, domain.path, role.id as role_id, role.reach, role.rules,
+    select credential.kind, credential.id, user.id as user_id, user.name as user_name, user.identity_provider_id,
+      account.id as account_id, account.name as account_name, domain.path, role.id as role_id, role.reach, role.rules,
       key_role.id as key_role_id, key_role.reach as key_reach, key_role.rules as key_rules,
       (credential.lacks_factor and ${asksSecondFactor}) as enrolling, ${isMember} as is_member
     from (
@@ -76,7 +83,7 @@ export async function principalOf(db: Kysely<Database>, hash: Buffer): Promise<A
     inner join domain on domain.id = account.domain_id
     inner join role on role.id = user.role_id
     left join role as key_role on key_role.id = credential.role_id
-    where ${isDomainOpen}`.execute(db);
+    where ${isProviderOpen} and ${isDomainOpen}`.execute(db);
   const row = rows[0];
   return row ? await actorOf(db, row) : { kind: 'anonymous' };
 }
@@ -102,6 +109,7 @@ async function actorOf(db: Kysely<Database>, row: CredentialRow): Promise<Actor>
     reach,
     permissions,
     projects,
+    ...(row.identity_provider_id === null ? {} : { identityProviderId: row.identity_provider_id }),
     ...(row.enrolling ? { enrolling: true } : {}),
   };
 }

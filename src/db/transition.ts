@@ -92,7 +92,6 @@ export type PatchTable =
   | 'primary_storage'
   | 'offering'
   | 'host_join_token'
-  | 'identity_provider'
   | 'host_certificate'
   | QuotaTable
   | (typeof IDENTITIES)[number];

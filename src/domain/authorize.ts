@@ -34,6 +34,8 @@ export interface UserActor {
   credential: Credential;
   /** The domain asks for a second factor, and this session was opened without one: it is good for setting one up. */
   enrolling?: true;
+  /** Who says who he is, where that is not a password here. */
+  identityProviderId?: number;
   accountId: number;
   /** Ids of the domains from the root to the account's, each between slashes. */
   domainPath: string;
@@ -59,7 +61,16 @@ export type Actor =
 export const actorName = (actor: Actor): string => (actor.kind === 'anonymous' ? 'anonymous' : actor.name);
 
 /** What decides who somebody is and what he may do. */
-export const IDENTITIES = ['domain', 'account', 'user', 'role', 'api_key', 'session', 'project_member'] as const;
+export const IDENTITIES = [
+  'domain',
+  'account',
+  'user',
+  'role',
+  'identity_provider',
+  'api_key',
+  'session',
+  'project_member',
+] as const;
 
 /** Whether what an actor may do can have changed with a change of this object. */
 export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }): boolean {
@@ -72,6 +83,8 @@ export function restsOn(actor: Actor, { kind, id }: { kind: string; id: number }
       return actor.credential.kind === kind && actor.credential.id === id;
     case 'account':
       return actor.accountId === id || actor.projects.has(id);
+    case 'identity_provider':
+      return actor.identityProviderId === id;
     case 'role':
       return actor.roleIds.includes(id);
     case 'domain':

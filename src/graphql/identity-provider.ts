@@ -121,7 +121,8 @@ mutation(
   }),
 );
 wantedMutations('identity_provider', {
-  enable: 'Lets people sign in by it again.',
-  disable: 'Lets nobody sign in by it. What its users have open, and their keys, go on: disable the users for that.',
+  enable: 'Lets people sign in by it again; sessions that have not run out, and keys, work again too.',
+  disable:
+    'Lets nobody sign in by it, and shuts its users out: sessions, keys and all that they have open. What runs, runs on.',
   delete: 'Deletes an identity provider that has no users.',
 });

@@ -16,7 +16,8 @@ export const WantedStateRef = builder.enumType('WantedState', {
     ENABLED: { description: 'It takes what is new.' },
     DISABLED: {
       description:
-        'It takes nothing new, and nobody of a disabled domain, account or user is let in. What it has runs on.',
+        'It takes nothing new, and nobody of a disabled domain, account, user or identity provider is let in. What it has ' +
+        'runs on.',
     },
   } as const,
 });

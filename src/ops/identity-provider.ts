@@ -9,7 +9,7 @@ import { ldapOf, oidcOf } from './identity-provider-settings.ts';
 import { INPUTS, type Inputs } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
 import { create, find, switches, update } from './named-resource.ts';
-import { mustNotExceed, mustReachDomains } from './rights.ts';
+import { mayGo, mustNotExceed, mustOutrankAllIn, mustReachDomains } from './rights.ts';
 import { grantableRole, mustHaveUsers } from './user.ts';
 
 /** What the secret of a provider is sealed for: that of one opens nothing of another. */
@@ -71,7 +71,11 @@ export const updateIdentityProvider = mutation(
 );
 
 export const identityProviderSwitches = switches('identity_provider', 'IdentityProvider', {
-  guard: (context, provider, asker) => mustOutrankMapping(context, provider, asker),
+  async guard(context, provider, asker, wanted) {
+    await mustOutrankMapping(context, provider, asker);
+    mayGo('identity_provider', provider.id, asker, wanted);
+    if (wanted === 'DISABLED') await mustOutrankAllIn(context, { provider: provider.id }, asker);
+  },
 });
 
 type Settings = { type: 'OIDC'; settings: OidcSettings } | { type: 'LDAP'; settings: LdapSettings };

@@ -49,12 +49,18 @@ export function mustReachAll({ actor }: Asker, path: string[] | null = null): vo
   throw new VirtgraphError({ code: 'FORBIDDEN', message: 'Only who reaches everything arranges roles.', path });
 }
 
+const STANDS_ON = {
+  domain: 'You are in this domain yourself.',
+  account: 'You are in this account yourself.',
+  identity_provider: 'You sign in by this identity provider yourself.',
+};
+
 /**
  * What an installation rests on stays; and nobody takes away what he himself stands on.
  *
  * @throws VirtgraphError INVALID_STATE, FORBIDDEN
  */
-export function mayGo(kind: 'domain' | 'account' | 'user', id: number, { actor }: Asker, wanted: Wanted): void {
+export function mayGo(kind: 'user' | keyof typeof STANDS_ON, id: number, { actor }: Asker, wanted: Wanted): void {
   if (wanted === 'ENABLED') return;
   const done = wanted.toLowerCase();
   if (isKept(kind, id))
@@ -66,9 +72,7 @@ export function mayGo(kind: 'domain' | 'account' | 'user', id: number, { actor }
       allowedActions: ['UPDATE'],
     });
   if (restsOn(actor, { kind, id }))
-    throw forbidden(kind === 'user' ? `You can not be ${done} by yourself.` : `You are in this ${kind} yourself.`, [
-      'id',
-    ]);
+    throw forbidden(kind === 'user' ? `You can not be ${done} by yourself.` : STANDS_ON[kind], ['id']);
 }
 
 export async function roleOf({ db }: OpsContext, id: number): Promise<RoleRow & { name: string }> {
@@ -85,10 +89,13 @@ export async function mustOutrank(
   mustNotExceed(asker, rightsOfRole(await roleOf(context, user.role_id)), `The user ${user.name}`, path);
 }
 
-/** As of one user, for all that are in a domain or below it, or in an account: they are shut out with it. */
+/**
+ * As of one user, for all that are in a domain or below it, in an account, or come by an identity provider: they are
+ * shut out with it.
+ */
 export async function mustOutrankAllIn(
   { db }: OpsContext,
-  where: { account: number } | { path: string },
+  where: { account: number } | { path: string } | { provider: number },
   asker: Asker,
 ): Promise<void> {
   let query = db
@@ -100,9 +107,8 @@ export async function mustOutrankAllIn(
     .distinct()
     .where('user.deleted_at', 'is', null)
     .where('account.deleted_at', 'is', null);
-  query =
-    'path' in where
-      ? query.where('domain.path', 'like', `${where.path}%`)
-      : query.where('account.id', '=', where.account);
+  if ('path' in where) query = query.where('domain.path', 'like', `${where.path}%`);
+  else if ('account' in where) query = query.where('account.id', '=', where.account);
+  else query = query.where('user.identity_provider_id', '=', where.provider);
   for (const role of await query.execute()) mustNotExceed(asker, rightsOfRole(role), 'Someone in it', ['id']);
 }

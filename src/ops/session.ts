@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
-import { asksSecondFactor, isDomainOpen } from '../db/principal.ts';
+import { asksSecondFactor, isDomainOpen, isProviderOpen } from '../db/principal.ts';
 import {
   emptyTransition,
   holdEnabled,
@@ -49,7 +49,7 @@ export interface OpenedSession {
 
 export type OpeningOutcome =
   | OpenedSession
-  /** The user, the account or a domain above is not there, or disabled. */
+  /** The user, his identity provider, the account or a domain above is not there, or disabled. */
   | { kind: 'shut' }
   /** One of `writes` was refused: another was faster. */
   | { kind: 'stale' };
@@ -58,6 +58,7 @@ const USER_AGENT_MAX = 255;
 
 interface Opener {
   account_id: number;
+  identity_provider_id: number | null;
   name: string;
   asks: number;
 }
@@ -91,14 +92,14 @@ export async function openSession(context: OpsContext, opening: SessionOpening):
 
 async function openerOf({ db }: OpsContext, userId: number): Promise<Opener | undefined> {
   const { rows } = await sql<Opener>`
-    select account.id as account_id, concat(account.name, '/', user.name) as name, ${asksSecondFactor} as asks
+    select account.id as account_id, user.identity_provider_id, concat(account.name, '/', user.name) as name,
+      ${asksSecondFactor} as asks
     from user
     inner join account on account.id = user.account_id and account.deleted_at is null
       and account.wanted_state = 'ENABLED'
     inner join domain on domain.id = account.domain_id
-    where user.id = ${userId} and user.deleted_at is null and user.wanted_state = 'ENABLED' and ${isDomainOpen}`.execute(
-    db,
-  );
+    where user.id = ${userId} and user.deleted_at is null and user.wanted_state = 'ENABLED'
+      and ${isProviderOpen} and ${isDomainOpen}`.execute(db);
   return rows[0];
 }
 
@@ -128,6 +129,7 @@ function transitionOf(
       ...writes,
       holdEnabled('user', userId),
       holdEnabled('account', user.account_id),
+      ...(user.identity_provider_id === null ? [] : [holdEnabled('identity_provider', user.identity_provider_id)]),
       ...surplus.map(endOfSession),
       insert('session', {
         id,

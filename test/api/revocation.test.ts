@@ -18,6 +18,7 @@ import {
   insertAccount,
   insertApiKey,
   insertDomain,
+  insertIdentityProvider,
   insertMember,
   insertSession,
   insertUser,
@@ -61,15 +62,29 @@ describe('what is revoked', () => {
     vm: Placed;
     /** Where the VM belongs to a project. */
     member?: Placed;
+    /** Where the user comes by one. */
+    provider?: Placed;
   }
   async function tenant(): Promise<Tenant> {
+    const account = await insertAccount(database.db, domain);
+    return owner(account, await insertUser(database.db, account, ROLE.user));
+  }
+
+  async function owner(account: Placed, user: Placed): Promise<Tenant> {
     const { db } = database;
-    const account = await insertAccount(db, domain);
-    const user = await insertUser(db, account, ROLE.user);
     const key = await insertApiKey(db, user);
     const vm = await insertVm(db, world, { account_id: account.id });
     for (const { core } of planes) await core.inventory.load();
     return { account, user, key, vm };
+  }
+
+  /** Whose user comes by an identity provider. */
+  async function external(): Promise<Tenant & { provider: Placed }> {
+    const { db } = database;
+    const account = await insertAccount(db, domain);
+    const provider = await insertIdentityProvider(db, { domain, account, role: { id: ROLE.user } });
+    const known = { identity_provider_id: provider.id, external_subject: 'subject' };
+    return { ...(await owner(account, await insertUser(db, account, ROLE.user, known))), provider };
   }
 
   /** Whose VM belongs to a project. */
@@ -200,6 +215,7 @@ describe('what is revoked', () => {
         await listener.client.dispose();
       });
 
+  const OF_PROVIDER = 'the identity provider of its user is disabled';
   /** What ends a session, as it is done; at the first control plane. */
   const ENDS: Record<string, (tenant: Tenant, session: Placed & { token: string }) => Promise<Payload>> = {
     'its user signs out': async (_tenant, session) =>
@@ -212,6 +228,8 @@ describe('what is revoked', () => {
     'an operator sets the password': ({ user }) =>
       planes[0]!.core.ops.setPassword(ADMIN, { userId: encodeId('user', user.uid), password: 'correct horse battery' }),
     'its user is disabled': ({ user }) => planes[0]!.core.ops.disableUser(ADMIN, { id: encodeId('user', user.uid) }),
+    [OF_PROVIDER]: ({ provider }) =>
+      planes[0]!.core.ops.disableIdentityProvider(ADMIN, { id: encodeId('identity_provider', provider!.uid) }),
     'its user is deleted': ({ user }) => planes[0]!.core.ops.deleteUser(ADMIN, { id: encodeId('user', user.uid) }),
   };
 
@@ -221,7 +239,7 @@ describe('what is revoked', () => {
       ['at another control plane', 1],
     ] as const)
       it(`a session hears of none of ${EVENTS} events that come after ${what}, ${where}`, async () => {
-        const one = await tenant();
+        const one = await (what === OF_PROVIDER ? external() : tenant());
         const session = await insertSession(database.db, one.user);
         const listener = listen(planes[at]!, { ...one, key: session });
         await listener.opened;
@@ -254,6 +272,29 @@ describe('what is revoked', () => {
       await client.dispose();
     }
     assert.ok(performance.now() - began < 30_000);
+  });
+
+  it('users of a disabled identity provider are nobody, by session and by key, until it is enabled', async () => {
+    const { user, key, provider } = await external();
+    const { token } = await insertSession(database.db, user);
+    const [plane] = planes;
+    const id = encodeId('identity_provider', provider.uid);
+    const statuses = () =>
+      Promise.all(
+        [token, key.token].map(async (one) => {
+          const response = await fetch(`${plane!.http.url}/graphql`, {
+            method: 'POST',
+            headers: { 'content-type': 'application/json', authorization: `Bearer ${one}` },
+            body: JSON.stringify({ query: '{ viewer { name } }' }),
+          });
+          return response.status;
+        }),
+      );
+    assert.deepEqual(await statuses(), [200, 200]);
+    assert.deepEqual((await plane!.core.ops.disableIdentityProvider(ADMIN, { id })).errors, []);
+    assert.deepEqual(await statuses(), [401, 401]);
+    assert.deepEqual((await plane!.core.ops.enableIdentityProvider(ADMIN, { id })).errors, []);
+    assert.deepEqual(await statuses(), [200, 200]);
   });
 
   it('an ended domain ends what its accounts have open, and nothing of others', async () => {

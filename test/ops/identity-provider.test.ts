@@ -7,9 +7,11 @@ import { secretPurpose } from '../../src/ops/identity-provider.ts';
 import { ADMIN, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import {
+  actorOf,
   idOf,
   insertAccount,
   insertActor,
+  insertApiKey,
   insertDomain,
   insertIdentityProvider,
   insertRole,
@@ -167,6 +169,24 @@ describe('identity providers', () => {
       await core.ops.deleteIdentityProvider(own, { id }),
     ])
       assert.equal(refusalOf(payload).code, 'FORBIDDEN');
+  });
+
+  it('is not disabled by who comes by it himself, nor by who has less than somebody who does', async () => {
+    const { id, uid } = await insertIdentityProvider(database.db, { domain, account, role });
+    const known = (subject: string) => ({ identity_provider_id: id, external_subject: subject });
+    const self = await insertUser(database.db, account, ROLE.domainAdmin, known('self'));
+    const itself = await actorOf(database.db, (await insertApiKey(database.db, self)).token);
+    const provider = { id: idOf('identity_provider', { uid }) };
+    for (const payload of [
+      await core.ops.disableIdentityProvider(itself, provider),
+      await core.ops.deleteIdentityProvider(itself, provider),
+    ])
+      assert.match(refusalOf(payload).message, /You sign in by this identity provider yourself/);
+    const stronger = await insertUser(database.db, account, ROLE.rootAdmin, known('stronger'));
+    const refused = refusalOf(await core.ops.disableIdentityProvider(admin, provider));
+    assert.deepEqual([refused.code, refused.path], ['FORBIDDEN', ['id']]);
+    await database.db.deleteFrom('user').where('id', '=', stronger.id).execute();
+    ok(await core.ops.disableIdentityProvider(admin, provider));
   });
 
   it('stays of the type that it is, and is of one', async () => {

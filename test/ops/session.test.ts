@@ -6,18 +6,29 @@ import { ENROLMENT_MS, SESSION_MS, SESSIONS_PER_USER } from '../../src/domain/se
 import { type OpeningOutcome, openSession, type SessionOpening } from '../../src/ops/session.ts';
 import { beforeNextWrite, openCore } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
-import { actorOf, insertAccount, insertDomain, insertSession, insertUser, ROLE } from '../support/tenants.ts';
+import {
+  actorOf,
+  insertAccount,
+  insertDomain,
+  insertIdentityProvider,
+  insertSession,
+  insertUser,
+  type PlacedDomain,
+  ROLE,
+} from '../support/tenants.ts';
 import type { Placed } from '../support/world.ts';
 
 describe('opening a session', () => {
   let database: TestDatabase;
   let core: Core;
+  let home: PlacedDomain;
   let account: Placed;
   let user: Placed;
   before(async () => {
     database = await freshDatabase();
     core = await openCore(database.url);
-    account = await insertAccount(database.db, await insertDomain(database.db), { name: 'acme' });
+    home = await insertDomain(database.db);
+    account = await insertAccount(database.db, home, { name: 'acme' });
     user = await insertUser(database.db, account, ROLE.user, { name: 'alice' });
   });
   after(async () => {
@@ -39,6 +50,13 @@ describe('opening a session', () => {
     assert.equal(outcome.kind, 'opened');
     return outcome as Extract<OpeningOutcome, { kind: 'opened' }>;
   };
+  /** Somebody who comes by an identity provider. */
+  async function external(over: Parameters<typeof insertIdentityProvider>[2] = {}) {
+    const { db } = database;
+    const provider = await insertIdentityProvider(db, { domain: home, account, role: { id: ROLE.user } }, over);
+    const known = { identity_provider_id: provider.id, external_subject: 'subject' };
+    return { provider, user: await insertUser(db, account, ROLE.user, known) };
+  }
   const rowOf = (id: number) =>
     database.db.selectFrom('session').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
   const lengthOf = ({ created_at, expires_at }: { created_at: string; expires_at: string }): number =>
@@ -100,6 +118,7 @@ describe('opening a session', () => {
       await insertUser(db, account, ROLE.user, off),
       await insertUser(db, await insertAccount(db, await insertDomain(db), off), ROLE.user),
       await insertUser(db, await insertAccount(db, await insertDomain(db, await insertDomain(db, undefined, off))), 3),
+      (await external(off)).user,
       { id: 999 },
     ];
     for (const { id } of users) assert.deepEqual(await open({ userId: id }), { kind: 'shut' });
@@ -111,6 +130,18 @@ describe('opening a session', () => {
       database.db.updateTable('user').set({ wanted_state: 'DISABLED' }).where('id', '=', someone.id).execute(),
     );
     assert.deepEqual(await open({ userId: someone.id }), { kind: 'shut' });
+  });
+
+  it('is shut to a user whose identity provider is disabled between the look and the write', async () => {
+    const { provider, user: someone } = await external();
+    beforeNextWrite(core, () =>
+      database.db
+        .updateTable('identity_provider')
+        .set({ wanted_state: 'DISABLED' })
+        .where('id', '=', provider.id)
+        .execute(),
+    );
+    assert.deepEqual(await open({ userId: someone.id, how: 'OIDC' }), { kind: 'shut' });
   });
 
   it('writes nothing when what is to be written with it is refused', async () => {
