@@ -4,7 +4,7 @@ import type { IdentityProvider } from '../db/tables.ts';
 import type { ExternalIdentity, LdapSettings } from '../domain/identity-provider.ts';
 import type { OpsContext, Via } from './context.ts';
 import { admitExternal } from './external-user.ts';
-import { secretPurpose } from './identity-provider.ts';
+import { secretOf } from './identity-provider.ts';
 import { providerFault } from './provider-refusal.ts';
 
 /**
@@ -56,10 +56,10 @@ async function firstOf(
   return null;
 }
 
-const directoryOf = ({ sealer, egress }: OpsContext, { id, settings, secret }: IdentityProvider) => ({
-  settings: JSON.parse(settings) as LdapSettings,
-  secret: secret && sealer.open(secret, secretPurpose(id)).toString(),
-  egress,
+const directoryOf = (context: OpsContext, provider: IdentityProvider) => ({
+  settings: JSON.parse(provider.settings) as LdapSettings,
+  secret: secretOf(context, provider),
+  egress: context.egress,
 });
 
 const directoriesOf = (

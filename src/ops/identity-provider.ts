@@ -15,6 +15,12 @@ import { grantableRole, mustHaveUsers } from './user.ts';
 /** What the secret of a provider is sealed for: that of one opens nothing of another. */
 export const secretPurpose = (id: number): string => `identity provider ${id}`;
 
+/** In clear, to ask the provider with; null: it has none. */
+export const secretOf = (
+  { sealer }: OpsContext,
+  { id, secret }: Pick<IdentityProvider, 'id' | 'secret'>,
+): string | null => secret && sealer.open(secret, secretPurpose(id)).toString();
+
 /** People of an account who are known elsewhere are let in, with the roles of the groups that they are in there. */
 export const createIdentityProvider = mutation(
   'createIdentityProvider',

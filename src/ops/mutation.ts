@@ -196,7 +196,8 @@ async function submit(
 
 const refused = (errors: UserErrorData[]): Payload => ({ id: null, jobId: null, errors });
 
-const inputError = (issue: z.core.$ZodIssue): UserErrorData => ({
+/** What is wrong with one field of an input. */
+export const inputError = (issue: z.core.$ZodIssue): UserErrorData => ({
   code: 'INVALID_INPUT',
   message: issue.message,
   path: issue.path.map(String),

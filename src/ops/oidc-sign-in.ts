@@ -10,7 +10,7 @@ import type { OidcClient, OidcPending } from '../sign-in/oidc.ts';
 import { ProviderRefused } from '../sign-in/refused.ts';
 import type { OpsContext, Payload } from './context.ts';
 import { admitExternal, auditOf } from './external-user.ts';
-import { secretPurpose } from './identity-provider.ts';
+import { secretOf } from './identity-provider.ts';
 import { INPUTS } from './inputs.ts';
 import { providerFault } from './provider-refusal.ts';
 import { type OpenedSession, openSession } from './session.ts';
@@ -180,10 +180,10 @@ async function asked<T>(
   provider: IdentityProvider,
   ask: (client: OidcClient) => Promise<T>,
 ): Promise<T> {
-  const { sealer, egress, site } = context;
+  const { egress, site } = context;
   const client: OidcClient = {
     settings: JSON.parse(provider.settings) as OidcSettings,
-    secret: provider.secret && sealer.open(provider.secret, secretPurpose(provider.id)).toString(),
+    secret: secretOf(context, provider),
     redirectUri: new URL(OIDC_CALLBACK, site.publicUrl).href,
     egress,
   };

@@ -1,11 +1,11 @@
 import type { User } from '../db/tables.ts';
-import { absent, emptyTransition, type NewEvent, now, patch, type Transition } from '../db/transition.ts';
+import { absent, emptyTransition, now, patch, type Transition } from '../db/transition.ts';
 import type { Actor, Credential } from '../domain/authorize.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import type { OpsContext, Payload, Via } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
-import { find } from './named-resource.ts';
+import { find, told } from './named-resource.ts';
 import { mustHaveRightWith, mustOutrank } from './rights.ts';
 import { endOfSession, mustBeSomeone, sessionEvent } from './session.ts';
 
@@ -28,15 +28,6 @@ async function changeTo(
     .execute();
   const current = kept?.kind === 'session' ? kept.id : null;
   const ended = sessions.map(({ id }) => id).filter((id) => id !== current);
-  const told: NewEvent = {
-    type: 'user.password_changed',
-    subject: { kind: 'user', id: user.id },
-    accountId: user.account_id,
-    jobId: null,
-    actor: asker.name,
-    reason: asker.reason,
-    changes: [],
-  };
   return {
     ...emptyTransition(),
     writes: [
@@ -51,7 +42,7 @@ async function changeTo(
     ],
     changes: ended.map((id) => ({ kind: 'session' as const, id })),
     events: [
-      told,
+      told('user', user, 'password_changed', asker, []),
       ...ended.map((id) => sessionEvent('ended', { id, account_id: user.account_id }, asker.name, asker.reason)),
     ],
   };

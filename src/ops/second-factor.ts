@@ -1,14 +1,14 @@
 import { createHash, randomInt } from 'node:crypto';
 import { Secret, TOTP } from 'otpauth';
 import type { User } from '../db/tables.ts';
-import { emptyTransition, inMs, type NewEvent, now, patch, type Write } from '../db/transition.ts';
+import { emptyTransition, inMs, now, patch, type Write } from '../db/transition.ts';
 import type { Actor, UserActor } from '../domain/authorize.ts';
 import { type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import { SESSION_MS } from '../domain/session.ts';
 import type { OpsContext, Payload, Via } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
-import { find } from './named-resource.ts';
+import { find, told } from './named-resource.ts';
 import { mustHaveRightWith, mustOutrank } from './rights.ts';
 import { mustBeSomeone } from './session.ts';
 
@@ -78,16 +78,6 @@ export const WRONG_CODE: UserErrorData = {
 const rowOf = (context: OpsContext, id: number): Promise<User> =>
   context.db.selectFrom('user').selectAll().where('id', '=', id).executeTakeFirstOrThrow();
 
-const told = (what: string, user: { id: number; account_id: number }, asker: Asker): NewEvent => ({
-  type: `user.${what}`,
-  subject: { kind: 'user', id: user.id },
-  accountId: user.account_id,
-  jobId: null,
-  actor: asker.name,
-  reason: asker.reason,
-  changes: [],
-});
-
 export interface TotpPayload extends Payload {
   /** Told this once: for an authenticator, in base32 and as what a QR code holds. */
   secret: string | null;
@@ -129,7 +119,7 @@ export async function beginTotp(context: OpsContext, actor: Actor, raw: unknown,
       transition: {
         ...emptyTransition(),
         writes: [patch('user', userId, { totp_confirmed_at: null, deleted_at: null }, { totp_seed, totp_step: null })],
-        events: [told('second_factor_begun', user, asker)],
+        events: [told('user', user, 'second_factor_begun', asker, [])],
       },
     };
   });
@@ -185,7 +175,7 @@ export async function confirmTotp(context: OpsContext, actor: Actor, raw: unknow
           ),
         ],
         changes: [{ kind: 'session', id: credential.id }],
-        events: [told('second_factor_confirmed', user, asker)],
+        events: [told('user', user, 'second_factor_confirmed', asker, [])],
       },
     };
   });
@@ -218,7 +208,7 @@ export async function removeTotp(context: OpsContext, actor: Actor, raw: unknown
               { totp_seed: null, totp_confirmed_at: null, totp_step: null, recovery_hashes: null },
             ),
           ],
-          events: [told('second_factor_removed', user, asker)],
+          events: [told('user', user, 'second_factor_removed', asker, [])],
         },
       };
     },

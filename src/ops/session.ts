@@ -1,4 +1,3 @@
-import { createHash, randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
 import { asksSecondFactor, isDomainOpen, isProviderOpen } from '../db/principal.ts';
@@ -23,6 +22,7 @@ import type { OpsContext, Via } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
 import { mustHaveRightWith, mustOutrank } from './rights.ts';
+import { newToken } from './told-once.ts';
 
 /** Who signed in, and how. Whoever calls has made sure of it. */
 export interface SessionOpening {
@@ -75,13 +75,11 @@ export async function openSession(context: OpsContext, opening: SessionOpening):
   for (let tries = 0; tries < 3; tries++) {
     const user = await openerOf(context, opening.userId);
     if (!user) return { kind: 'shut' };
-    const token = `vgs_${randomBytes(32).toString('base64url')}`;
+    const { token, hash } = newToken('vgs');
     const id = await context.ids.take();
     const enrolling = user.asks === 1 && !opening.secondFactor;
     const surplus = await surplusOf(context, opening.userId);
-    const outcome: Outcome = await context.writer.submit(
-      transitionOf(opening, user, { id, token, enrolling, surplus }),
-    );
+    const outcome: Outcome = await context.writer.submit(transitionOf(opening, user, { id, hash, enrolling, surplus }));
     if (outcome.kind === 'written') return { kind: 'opened', id, token, enrolling };
     // Sessions that ended meanwhile are found out by another look. Where it finds no new ones, it is what the caller adds.
     if (outcome.kind === 'stale' && surplus.every((one) => before.includes(one))) return { kind: 'stale' };
@@ -120,7 +118,7 @@ async function surplusOf({ db }: OpsContext, userId: number): Promise<number[]> 
 function transitionOf(
   opening: SessionOpening,
   user: Opener,
-  { id, token, enrolling, surplus }: { id: number; token: string; enrolling: boolean; surplus: number[] },
+  { id, hash, enrolling, surplus }: { id: number; hash: Buffer; enrolling: boolean; surplus: number[] },
 ): Transition {
   const { userId, how, secondFactor, via, userAgent, writes = [] } = opening;
   return {
@@ -136,7 +134,7 @@ function transitionOf(
         uid: newUid(),
         user_id: userId,
         account_id: user.account_id,
-        token_hash: hashOf(token),
+        token_hash: hash,
         how,
         second_factor: secondFactor ? 1 : 0,
         address: via.address,
@@ -168,8 +166,6 @@ function transitionOf(
     ],
   };
 }
-
-const hashOf = (token: string): Buffer => createHash('sha256').update(token).digest();
 
 /** As a person may read it: what programs say of themselves comes from outside. */
 const shown = (userAgent: string): string =>

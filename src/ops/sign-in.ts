@@ -1,5 +1,4 @@
 import { type RawBuilder, type SqlBool, sql } from 'kysely';
-import type { z } from 'zod';
 import { isOutage, unavailable } from '../db/failure.ts';
 import { isDomainOpen } from '../db/principal.ts';
 import type { User } from '../db/tables.ts';
@@ -10,12 +9,11 @@ import type { SignInMethod } from '../domain/session.ts';
 import type { OpsContext, Via } from './context.ts';
 import { signInByDirectory } from './directory-sign-in.ts';
 import { INPUTS, type Inputs } from './inputs.ts';
+import { MAX_DEPTH } from './move.ts';
+import { inputError } from './mutation.ts';
 import { useOfCode, WRONG_CODE } from './second-factor.ts';
 import { openSession } from './session.ts';
 import type { TokenPayload } from './told-once.ts';
-
-/** How deep a path of domains is looked up: as deep as domains may stand in one another. */
-const MAX_DEPTH = 16;
 
 export interface SignInVia extends Via {
   userAgent: string | null;
@@ -191,9 +189,3 @@ const refusal = (user: Candidate | null, code: ErrorCode, { address, requestId }
 });
 
 const refused = (errors: UserErrorData[]): TokenPayload => ({ id: null, jobId: null, errors, token: null });
-
-const inputError = (issue: z.core.$ZodIssue): UserErrorData => ({
-  code: 'INVALID_INPUT',
-  message: issue.message,
-  path: issue.path.map(String),
-});

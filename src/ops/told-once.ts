@@ -11,11 +11,17 @@ export interface TokenPayload extends Payload {
   token: string | null;
 }
 
+/** @param prefix so that it never begins with a dash, which a command line takes for an option, and is known in a leak */
+export function newToken(prefix: string): { token: string; hash: Buffer } {
+  const token = `${prefix}_${randomBytes(32).toString('base64url')}`;
+  return { token, hash: createHash('sha256').update(token).digest() };
+}
+
 /**
  * A mutation that makes a secret. Repeated with its key it makes no second one, and cannot tell the first again: only
  * its hash is kept.
  *
- * @param prefix so that a token never begins with a dash, which a command line takes for an option, and is known in a leak
+ * @param prefix of the token, as `newToken` takes it
  * @param decide gets the SHA-256 of the token
  */
 export function toldOnce<I extends Base>(
@@ -31,8 +37,7 @@ export function toldOnce<I extends Base>(
   ) => Promise<Omit<Extract<Decision, { kind: 'write' }>, 'settle'>>,
 ) {
   return async (context: OpsContext, actor: Actor, raw: unknown, via: Via): Promise<TokenPayload> => {
-    const token = `${prefix}_${randomBytes(32).toString('base64url')}`;
-    const hash = createHash('sha256').update(token).digest();
+    const { token, hash } = newToken(prefix);
     let made = false;
     const make = mutation(name, rights, schema, async (of, input, asker) => ({
       ...(await decide(of, input, asker, hash)),
