@@ -1,5 +1,6 @@
 import { lookup } from 'node:dns/promises';
 import { BlockList, isIP, isIPv6 } from 'node:net';
+import { bareHost } from './tls.ts';
 
 /**
  * Where Virtgraph may go by itself when somebody tells it to: anywhere in public, and nowhere inside, except where the
@@ -62,7 +63,7 @@ export class Egress {
    * @throws EgressRefused; the resolver's own error for a name that is none
    */
   async addressOf(host: string, port: number): Promise<string> {
-    const bare = host.replace(/^\[(.*)\]$/, '$1');
+    const bare = bareHost(host);
     const addresses = isIP(bare) ? [bare] : await this.#resolve(bare);
     const reachable = addresses.find((address) => this.mayReach(address, port));
     if (reachable !== undefined) return reachable;

@@ -1,8 +1,7 @@
 import { type IncomingMessage, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
-import { isIP } from 'node:net';
-import { rootCertificates } from 'node:tls';
 import type { Egress } from './egress.ts';
+import { knownBy } from './tls.ts';
 
 export interface FetchLimits {
   timeoutMs: number;
@@ -48,8 +47,7 @@ export async function fetchOutside(
     signal: stop,
     agent: false,
     maxHeaderSize: 16_384,
-    ...(isIP(url.hostname.replace(/^\[(.*)\]$/, '$1')) ? {} : { servername: url.hostname }),
-    ...(caCertificates === null ? {} : { ca: [...rootCertificates, caCertificates] }),
+    ...knownBy(url.hostname, caCertificates),
   } as const;
   try {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { isIP, connect as netConnect, type Socket } from 'node:net';
-import { rootCertificates, type ConnectionOptions as TlsOptions, connect as tlsConnect } from 'node:tls';
+import { type ConnectionOptions as TlsOptions, connect as tlsConnect } from 'node:tls';
 import {
   BusyError,
   Client,
@@ -20,6 +20,7 @@ import {
 } from '../domain/identity-provider.ts';
 import { hasControlCharacters, NAME_MAX } from '../domain/name.ts';
 import { type Egress, EgressRefused } from '../egress/egress.ts';
+import { knownBy } from '../egress/tls.ts';
 import { ProviderAway, ProviderRefused } from './refused.ts';
 
 /** What a directory is asked with. */
@@ -57,13 +58,6 @@ export async function signInByLdap(of: Directory, name: string, password: string
     const dn = entry?.dn ?? `cn=${randomUUID()},${of.settings.baseDn}`;
     if (!(await bindsAs(person, dn, password)) || !entry) return null;
     return identityOf(of, searcher, entry, name);
-  });
-}
-
-/** Connects and searches, as for somebody who is not there. @throws ProviderAway, ProviderRefused */
-export async function tryLdap(of: Directory): Promise<void> {
-  await asked(of, async (connect) => {
-    await personOf(of, await connectedAsSearcher(of, connect), randomUUID());
   });
 }
 
@@ -161,14 +155,8 @@ async function connectTo({ settings, egress }: Directory, sockets: Socket[]): Pr
   const url = new URL(settings.url);
   const secure = url.protocol === 'ldaps:';
   const port = Number(url.port) || (secure ? 636 : 389);
-  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
-  const address = await egress.addressOf(host, port);
-  const tls: TlsOptions = {
-    host: address,
-    port,
-    ...(isIP(host) ? {} : { servername: host }),
-    ...(settings.caCertificates === null ? {} : { ca: [...rootCertificates, settings.caCertificates] }),
-  };
+  const address = await egress.addressOf(url.hostname, port);
+  const tls: TlsOptions = { host: address, port, ...knownBy(url.hostname, settings.caCertificates) };
   const kept = <S extends Socket>(socket: S): S => {
     let bytes = 0;
     socket.on('data', (chunk: Buffer) => {
