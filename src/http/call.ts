@@ -25,10 +25,10 @@ export interface Call extends Omit<Caller, 'actor'> {
   operation?: Operation;
 }
 
-/** Pays for the operation. @returns what the actor has left, or why it can't be paid for; null: nobody counts */
-export function spend(edge: Edge, actor: Actor, operation: Operation): RateLimit | GraphQLError | null {
+/** Pays for what is asked. @returns what the actor has left, or why it can't be paid for; null: nobody counts */
+export function spend(edge: Edge, actor: Actor, { cost }: { cost: number | null }): RateLimit | GraphQLError | null {
   edge.used(actor);
-  return edge.allowance.spend(actor, operation.cost ?? 1);
+  return edge.allowance.spend(actor, cost ?? 1);
 }
 
 /**

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { GraphQLError } from 'graphql';
 import type { Actor } from '../domain/authorize.ts';
-import type { Call } from './call.ts';
+import { type Call, spend } from './call.ts';
 import { type Edge, headerToken, identify } from './edge.ts';
 import { sendJson } from './health.ts';
 import { corsHeaders, isAllowedOrigin } from './origin.ts';
@@ -40,7 +40,7 @@ export async function sendDownload(
     // From before anything is read: nothing that came after a revocation is sent.
     const stop = new AbortController();
     forget = edge.sessions.add({ token: token!, actor, revoke: () => stop.abort() });
-    const rate = edge.allowance.spend(actor, download.cost);
+    const rate = spend(edge, actor, download);
     if (rate instanceof GraphQLError) throw new Refusal([rate]);
     text = download.open(actor, new URL(request.url!, 'http://localhost').searchParams);
     // Before the status is sent: what fails at once is told by it.

@@ -2,9 +2,22 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { describe, test } from 'node:test';
+import { actorName, type UserActor } from '../../src/domain/authorize.ts';
 import type { Download } from '../../src/http/download.ts';
 import { startEdge } from './http-fixture.ts';
 
+const USER: UserActor = {
+  kind: 'user',
+  userId: 1,
+  credential: { kind: 'api_key', id: 1 },
+  accountId: 7,
+  domainPath: '/1/',
+  name: 'acme/anna',
+  roleIds: [],
+  reach: 'ACCOUNT',
+  projects: new Map(),
+  permissions: new Set(),
+};
 const PIECE = 'x'.repeat(65_536);
 const PIECES = 4_000;
 
@@ -70,6 +83,23 @@ describe('a download', () => {
     await assert.rejects(async () => {
       for await (const _ of response);
     });
+  });
+
+  test('is a use of its token like any other, and paid for', async () => {
+    const { download } = longOne();
+    const used: string[] = [];
+    await using edge = await startEdge({
+      downloads: [{ ...download, cost: 3 }],
+      limits: { costPerMinute: 5 },
+      used: (actor) => used.push(actorName(actor)),
+    });
+    edge.tokens.set('secret-token', USER);
+    const first = await begin(edge.server.url);
+    assert.deepEqual([first.statusCode, used], [200, ['acme/anna']]);
+    first.destroy();
+    const second = await begin(edge.server.url);
+    assert.equal(second.statusCode, 429);
+    second.resume();
   });
 
   test('is not begun when its token is revoked while the first piece is being read', async () => {
