@@ -1,10 +1,10 @@
-import type { UserErrorData } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
 import type { OidcBegun } from '../ops/oidc-sign-in.ts';
 import { type SignInProvider, signInProvidersOf } from '../ops/sign-in-providers.ts';
 import { builder } from './builder.ts';
 import { ProviderTypeRef } from './identity-provider-settings.ts';
 import { errorsField, inputOf } from './mutation.ts';
+import { noCookie } from './sign-in.ts';
 
 const SignInProviderRef = builder.objectRef<SignInProvider>('SignInProvider').implement({
   description: 'A way to sign in without a password that is kept here, as a sign-in page shows it to anybody.',
@@ -69,15 +69,9 @@ builder.mutationField('beginOidcSignIn', (t) =>
       const { input } = args as { input: Parameters<typeof context.ops.beginOidcSignIn>[1] };
       const begun = await context.ops.beginOidcSignIn(context.actor, input, context);
       if (begun.pending === null) return begun;
-      if (!context.cookies) return { ...begun, url: null, errors: [NO_COOKIE] };
+      if (!context.cookies) return { ...begun, url: null, errors: [noCookie(null)] };
       context.cookies.keepPending(begun.pending);
       return begun;
     },
   }),
 );
-
-const NO_COOKIE: UserErrorData = {
-  code: 'INVALID_INPUT',
-  message: 'A cookie is set by an answer to HTTP alone.',
-  path: null,
-};

@@ -78,7 +78,7 @@ async function signIn(
 ): Promise<SignInPayload> {
   forgetRead(context);
   const { cookies } = context;
-  if (input.cookie && !cookies) return { ...nothing([NO_COOKIE]), token: null, csrf: null };
+  if (input.cookie && !cookies) return { ...nothing([noCookie(['cookie'])]), token: null, csrf: null };
   const payload = await context.ops.signIn(context.actor, input, context);
   const { token } = payload;
   if (token === null) return { ...payload, csrf: null };
@@ -87,11 +87,11 @@ async function signIn(
   return input.cookie && cookies ? { ...payload, token: null, csrf: cookies.keep(token) } : { ...payload, csrf: null };
 }
 
-const NO_COOKIE: UserErrorData = {
+export const noCookie = (path: string[] | null): UserErrorData => ({
   code: 'INVALID_INPUT',
   message: 'A cookie is set by an answer to HTTP alone.',
-  path: ['cookie'],
-};
+  path,
+});
 
 builder.mutationField('signOut', (t) =>
   t.field({

@@ -1,6 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { TLSSocket } from 'node:tls';
+import { PENDING_SIGN_IN_MS } from '../domain/session.ts';
 import { isAllowedOrigin } from './origin.ts';
 
 /** A browser's scripts show with it that they are ours: those of another origin can neither read nor send it. */
@@ -21,14 +22,17 @@ export const cookieToken = (request: IncomingMessage): string | null => cookieOf
 export const pendingCookie = (request: IncomingMessage): string | null => cookieOf(request, 'pending');
 
 function cookieOf(request: IncomingMessage, which: keyof typeof SECURE): string | null {
-  const cookies = new Map(
-    (request.headers.cookie ?? '').split(';').map((pair) => {
+  const cookies = cookiesOf(request);
+  return cookies.get(SECURE[which]) ?? cookies.get(PLAIN[which]) ?? null;
+}
+
+const cookiesOf = ({ headers }: IncomingMessage): Map<string, string> =>
+  new Map(
+    (headers.cookie ?? '').split(';').map((pair) => {
       const at = pair.indexOf('=');
       return [pair.slice(0, at).trim(), pair.slice(at + 1).trim()];
     }),
   );
-  return cookies.get(SECURE[which]) ?? cookies.get(PLAIN[which]) ?? null;
-}
 
 /**
  * Whether a request is one that our own scripts sent, and not a page of somebody else's to which the browser added the
@@ -53,7 +57,8 @@ export class AnswerCookies {
   readonly #attributes: string;
   readonly #secure: string;
 
-  constructor(request: IncomingMessage, secure = isOverTls(request)) {
+  constructor(request: IncomingMessage) {
+    const secure = isOverTls(request);
     this.#secure = secure ? '; Secure' : '';
     this.#names = secure ? SECURE : PLAIN;
     this.#attributes = `Path=/; SameSite=Strict${this.#secure}`;
@@ -71,11 +76,16 @@ export class AnswerCookies {
 
   /** Sent along when somebody else's page leads here, which is how a sign-in comes back. */
   keepPending(pending: string): void {
-    this.headers.push(`${this.#names.pending}=${pending}; Max-Age=600; HttpOnly; Path=/; SameSite=Lax${this.#secure}`);
+    this.#setPending(pending, PENDING_SIGN_IN_MS);
   }
 
   forgetPending(): void {
-    this.headers.push(`${this.#names.pending}=; Max-Age=0; HttpOnly; Path=/; SameSite=Lax${this.#secure}`);
+    this.#setPending('', 0);
+  }
+
+  #setPending(value: string, ms: number): void {
+    const attributes = `Max-Age=${ms / 1_000}; HttpOnly; Path=/; SameSite=Lax${this.#secure}`;
+    this.headers.push(`${this.#names.pending}=${value}; ${attributes}`);
   }
 
   forget(): void {
@@ -85,7 +95,9 @@ export class AnswerCookies {
 }
 
 /** Whoever lies here has a cookie that his own browser keeps for TLS, and nothing else. */
-function isOverTls({ socket, headers }: IncomingMessage): boolean {
+function isOverTls(request: IncomingMessage): boolean {
+  const { socket, headers } = request;
   if ((socket as TLSSocket).encrypted || headers['x-forwarded-proto'] === 'https') return true;
-  return headers.origin?.startsWith('https://') ?? false;
+  // Whom a provider's page has led back says no origin: what his browser kept when he began tells.
+  return headers.origin?.startsWith('https://') || cookiesOf(request).has(SECURE.pending);
 }

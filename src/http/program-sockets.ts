@@ -8,7 +8,7 @@ import { EventStream } from './event-stream.ts';
 import { type Operation, type Pipeline, readParams } from './execute.ts';
 import type { Limits } from './limits.ts';
 import { codeOfError, Refusal } from './refusal.ts';
-import { CLOSE, type Extra } from './socket-keeper.ts';
+import { CLOSE, closeForGood, type Extra } from './socket-keeper.ts';
 
 /** A connection of one of our own programs: a host daemon, or another control plane. */
 export interface ProgramExtra extends Extra {
@@ -77,14 +77,10 @@ async function connect(
 
 /** What a close frame can hold, in bytes. */
 const REASON_BYTES = 123;
-const FORBID_GRACE_MS = 2_000;
 
 /** Nothing of it is heard from now on, even if it doesn't close its side. */
-function forbid(socket: WebSocket, why: string): void {
-  socket.close(CLOSE.forbidden, Buffer.from(why).subarray(0, REASON_BYTES));
-  const timer = setTimeout(() => socket.terminate(), FORBID_GRACE_MS);
-  socket.once('close', () => clearTimeout(timer));
-}
+const forbid = (socket: WebSocket, why: string): void =>
+  closeForGood(socket, CLOSE.forbidden, Buffer.from(why).subarray(0, REASON_BYTES));
 
 const programSocket = ({ socket, request }: ProgramExtra): ProgramSocket => ({
   // Programs come by themselves, never for others.

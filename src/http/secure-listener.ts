@@ -1,6 +1,5 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { listen } from './listen.ts';
 
@@ -47,11 +46,10 @@ export async function listenSecurely(
   });
   server.on('request', (_request, response) => response.writeHead(404, { connection: 'close' }).end());
   server.on('upgrade', upgrade);
-  await listen(server, host, port);
-  const address = server.address() as AddressInfo;
+  const where = await listen(server, host, port);
   return {
-    url: `https://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
-    port: address.port,
+    url: `https://${where.authority}`,
+    port: where.port,
     useCertificate: (fresh) => server.setSecureContext(context(fresh)),
     close: async (drainMs) => {
       const timer = setTimeout(() => server.closeAllConnections(), drainMs);

@@ -1,10 +1,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { GraphQLSchema } from 'graphql';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Actor } from '../domain/authorize.ts';
+import { SIGN_IN_CALLBACK } from '../domain/session.ts';
 import { addressOf, type TrustedProxies, trustedProxies } from './address.ts';
 import { Allowance } from './allowance.ts';
 import { type Call, type Caller, callFields } from './call.ts';
@@ -26,7 +26,7 @@ import type { ToGraphQLError } from './refusal.ts';
 import { requestIdOf } from './request-id.ts';
 import { listenSecurely, type SecureListener, type SecureOptions } from './secure-listener.ts';
 import { type Authenticate, Sessions } from './sessions.ts';
-import { answerSignIn, type FinishSignIn, SIGN_IN_CALLBACK } from './sign-in-callback.ts';
+import { answerSignIn, type FinishSignIn } from './sign-in-callback.ts';
 import { SocketKeeper } from './socket-keeper.ts';
 import { type ClientExtra, clientExtra, clientProtocol } from './sockets.ts';
 
@@ -111,12 +111,10 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   });
   server.on('request', requestListener(server, edge, options));
   server.on('upgrade', upgradeListener(edge, clients, programs));
-  await listen(server, options.host, options.port);
+  const { authority, port } = await listen(server, options.host, options.port);
   const secure = options.secure
     ? await listenSecurely(options.secure, upgradeListener(edge, null, securePrograms))
     : null;
-  const { port } = server.address() as AddressInfo;
-  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
 
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
@@ -133,7 +131,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
     clearTimeout(timer);
   };
   return {
-    url: `http://${host}:${port}`,
+    url: `http://${authority}`,
     port,
     secure,
     revoke(affected) {

@@ -4,9 +4,6 @@ import type { Call } from './call.ts';
 import { AnswerCookies, pendingCookie } from './cookie.ts';
 import { statusOfCode } from './refusal.ts';
 
-/** The one thing that acts on GET: a provider can send people back in no other way. */
-export const SIGN_IN_CALLBACK = '/sign-in/oidc/callback';
-
 /**
  * @param query with its question mark
  * @param pending what the browser has kept since it began
@@ -16,7 +13,10 @@ export const SIGN_IN_CALLBACK = '/sign-in/oidc/callback';
 export type FinishSignIn = (query: string, pending: string | null, via: Via) => Promise<{ token: string }>;
 type Via = Pick<Call, 'address' | 'requestId' | 'userAgent'>;
 
-/** Leads to our own page with a session, or says why there is none. */
+/**
+ * Leads to our own page with a session, or says why there is none. The one thing that acts on GET: a provider can send
+ * people back in no other way.
+ */
 export async function answerSignIn(
   finish: FinishSignIn,
   request: IncomingMessage,
@@ -28,7 +28,7 @@ export async function answerSignIn(
     return;
   }
   const pending = pendingCookie(request);
-  const cookies = new AnswerCookies(request, isOfTls(request));
+  const cookies = new AnswerCookies(request);
   cookies.forgetPending();
   try {
     const url = request.url ?? '';
@@ -49,10 +49,6 @@ export async function answerSignIn(
       .end(text);
   }
 }
-
-/** A page that was led here says no origin: what the browser kept when it began says whether it was by TLS. */
-const isOfTls = (request: IncomingMessage): boolean | undefined =>
-  request.headers.cookie?.includes('__Host-virtgraph-pending=') ? true : undefined;
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 const escaped = (text: string): string => text.replaceAll(/[&<>"']/g, (character) => ENTITIES[character]!);

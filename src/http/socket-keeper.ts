@@ -192,11 +192,16 @@ const isKeepAlive = (data: RawData): boolean =>
 /** Those that were closed for being slow: their peer's own code never comes. */
 const slow = new WeakSet<WebSocket>();
 
-/** The close frame stands behind what is not read: so the connection is cut soon after. */
+/** The close frame stands behind what is not read. */
 export function closeSlow(socket: WebSocket): void {
   if (socket.readyState !== WebSocket.OPEN) return;
   slow.add(socket);
-  socket.close(CLOSE.tooSlow, 'Too slow');
+  closeForGood(socket, CLOSE.tooSlow, 'Too slow');
+}
+
+/** Cut soon after it is told: the other side may neither read it nor close its own. */
+export function closeForGood(socket: WebSocket, code: number, reason: string | Buffer): void {
+  socket.close(code, reason);
   const timer = setTimeout(() => socket.terminate(), CLOSE_GRACE_MS);
   socket.once('close', () => clearTimeout(timer));
 }

@@ -6,6 +6,7 @@ import { emptyTransition, insert, type NewAudit } from '../db/transition.ts';
 import { notFound, type UserErrorData, VirtgraphError } from '../domain/errors.ts';
 import type { OidcSettings } from '../domain/identity-provider.ts';
 import { decodeIdOf } from '../domain/ids.ts';
+import { PENDING_SIGN_IN_MS, SIGN_IN_CALLBACK } from '../domain/session.ts';
 import type { OidcClient, OidcPending } from '../sign-in/oidc.ts';
 import { ProviderRefused } from '../sign-in/refused.ts';
 import type { OpsContext, Payload } from './context.ts';
@@ -16,10 +17,6 @@ import { providerFault } from './provider-refusal.ts';
 import { type OpenedSession, openSession } from './session.ts';
 import type { SignInVia } from './sign-in.ts';
 
-/** Where providers send people back to. */
-export const OIDC_CALLBACK = '/sign-in/oidc/callback';
-/** How long somebody may take to sign in there. */
-export const PENDING_MS = 600_000;
 const PURPOSE = 'oidc sign-in';
 
 /** Most control planes never ask such a provider: what speaks with one takes memory from then on. */
@@ -48,7 +45,7 @@ export async function beginOidcSignIn(context: OpsContext, raw: unknown, via: Si
     const provider = await enabledProvider(context, { uid });
     if (!provider) throw notFound('identity provider', ['provider']);
     const { url, pending } = await asked(context, provider, async (client) => (await openid()).beginOidc(client));
-    const kept: Pending = { ...pending, providerId: provider.id, until: Date.now() + PENDING_MS };
+    const kept: Pending = { ...pending, providerId: provider.id, until: Date.now() + PENDING_SIGN_IN_MS };
     return {
       ...NOTHING,
       url,
@@ -184,7 +181,7 @@ async function asked<T>(
   const client: OidcClient = {
     settings: JSON.parse(provider.settings) as OidcSettings,
     secret: secretOf(context, provider),
-    redirectUri: new URL(OIDC_CALLBACK, site.publicUrl).href,
+    redirectUri: new URL(SIGN_IN_CALLBACK, site.publicUrl).href,
     egress,
   };
   return ask(client).catch((error: unknown) => {

@@ -101,10 +101,10 @@ describe('signing in by a provider', () => {
       .map((one) => one.split(';', 1)[0])
       .join('; ');
 
-  async function begin(id = oidc) {
+  async function begin(id = oidc, headers: Record<string, string> = {}) {
     const query = `mutation ($input: BeginOidcSignInInput!) {
       beginOidcSignIn(input: $input) { url errors { code message } } }`;
-    const { data, cookies } = await send(query, { input: { provider: id } });
+    const { data, cookies } = await send(query, { input: { provider: id } }, headers);
     return { cookies, ...(data['beginOidcSignIn'] as { url: string | null; errors: Told[] }) };
   }
   const comeBack = (url: string, cookie: string): Promise<Response> =>
@@ -145,6 +145,18 @@ describe('signing in by a provider', () => {
     assert.ok(set.some((one) => one.startsWith('virtgraph-pending=;')));
     assert.ok(set.some((one) => /^virtgraph=vgs_[^;]+; HttpOnly; Path=\/; SameSite=Strict/.test(one)));
     assert.deepEqual(await viewerOf(set), { name: 'acme/anna' });
+  });
+
+  it('begun over TLS ends with a cookie for TLS alone, though who is led back says nothing of where he is', async () => {
+    const { url, cookies } = await begin(oidc, { 'x-forwarded-proto': 'https' });
+    assert.match(cookies[0]!, /^__Host-virtgraph-pending=[^;]+; Max-Age=600; HttpOnly; Path=\/; SameSite=Lax; Secure$/);
+    const answered = await comeBack(await provider.visit(url!, 'anna'), kept(cookies));
+    const names = answered.headers.getSetCookie().map((one) => [one.split('=', 1)[0], one.endsWith('; Secure')]);
+    assert.deepEqual(names, [
+      ['__Host-virtgraph-pending', true],
+      ['__Host-virtgraph', true],
+      ['__Host-virtgraph-csrf', true],
+    ]);
   });
 
   it('takes an answer once, from the browser that began, and from no other', async () => {
