@@ -100,7 +100,10 @@ async function finish(context: OpsContext, query: string, kept: string | null, v
   const opened = await openSession(context, { userId, how: 'OIDC', secondFactor, via, userAgent: via.userAgent });
   if (opened.kind === 'opened') return opened;
   return recorded(context, { ...about, userId, subject: { kind: 'user', id: userId } }, async () => {
-    throw new VirtgraphError({ code: 'FORBIDDEN', message: 'You, your account or your domain is switched off.' });
+    throw new VirtgraphError({
+      code: 'FORBIDDEN',
+      message: 'You, what you signed in by, your account or your domain is switched off.',
+    });
   });
 }
 
