@@ -95,8 +95,11 @@ function askWho({ tokenProblem } = {}) {
   tell(withToken, tokenProblem);
 }
 
-function tell(form, problem) {
-  const alert = form.querySelector('[role=alert]');
+// Whatever the browser calls it, it is this to whoever reads it.
+const UNANSWERED = 'Virtgraph does not answer. Try again in a moment.';
+
+function tell(where, problem) {
+  const alert = where.querySelector('[role=alert]');
   alert.textContent = problem;
   alert.hidden = problem === '';
 }
@@ -117,21 +120,29 @@ async function signIn(form) {
       field('code').focus();
     } else tell(form, error?.message ?? problem);
   } catch {
-    // Whatever the browser calls it, it is this to whoever reads it.
-    tell(form, 'Virtgraph does not answer. Try again in a moment.');
+    tell(form, UNANSWERED);
   }
   button.disabled = false;
 }
 
 function showWho(name, headers) {
   const bar = document.createElement('header');
-  bar.innerHTML = '<span></span><button>Sign out</button>';
-  bar.querySelector('span').textContent = name;
-  bar.querySelector('button').addEventListener('click', async () => {
-    await ask(SIGN_OUT, {}, headers);
-    location.reload();
-  });
+  bar.innerHTML = '<span role="alert" hidden></span><span class="who"></span><button>Sign out</button>';
+  bar.querySelector('.who').textContent = name;
+  bar.querySelector('button').addEventListener('click', () => void signOut(bar, headers));
   root.append(bar);
+}
+
+// Whoever leaves his place must know whether he is still signed in; who was signed out elsewhere is.
+async function signOut(bar, headers) {
+  try {
+    const { status, data, problem } = await ask(SIGN_OUT, {}, headers);
+    const refused = problem ?? data?.signOut.errors[0]?.message;
+    if (status === 401 || !refused) return location.reload();
+    tell(bar, refused);
+  } catch {
+    tell(bar, UNANSWERED);
+  }
 }
 
 // What is refused is forgotten, so that the page asks again instead of failing for ever.

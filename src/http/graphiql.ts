@@ -86,6 +86,7 @@ const PAGE = `<!doctype html>
     border-bottom: 1px solid #e3e6eb; background: #fff; color: #3b4658; font-size: .875rem; }
   header button { padding: .125rem .75rem; border: 1px solid #b6bfcd; border-radius: 4px; background: none; color: inherit;
     font: inherit; cursor: pointer; }
+  header [role=alert] { color: #8c1d18; }
   .sign-in { box-sizing: border-box; width: 22rem; max-width: 100%; margin: auto; padding: 2rem 1rem; color: #1f2733; }
   .sign-in h1 { margin: 0 0 1.5rem; font-size: 1.5rem; font-weight: 600; }
   .sign-in form { display: grid; gap: 1rem; }

@@ -102,6 +102,10 @@ suite('Signing in to GraphiQL in a browser', { skip }, () => {
     await shot(page, 'signed-in');
     const kept = await page.evaluate(() => [document.cookie, JSON.stringify({ ...sessionStorage, ...localStorage })]);
     for (const text of kept) assert.ok(!text.includes('vgs_') && !text.includes(PASSWORD), text);
+    await page.route('**/graphql', (route) => route.abort());
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByRole('alert').getByText('Virtgraph does not answer').waitFor();
+    await page.unroute('**/graphql');
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByLabel('Password').waitFor();
     const left = await database.db.selectFrom('session').select('id').where('deleted_at', 'is', null).execute();
