@@ -357,6 +357,16 @@ export const emptyTransition = (): Transition => ({
   jobs: [],
 });
 
+/** One transition of several: all of them are written, or none. */
+export const merged = (...all: Transition[]): Transition => ({
+  writes: all.flatMap((t) => t.writes),
+  changes: all.flatMap((t) => t.changes),
+  events: all.flatMap((t) => t.events),
+  audits: all.flatMap((t) => t.audits),
+  commands: all.flatMap((t) => t.commands),
+  jobs: all.flatMap((t) => t.jobs),
+});
+
 /** What became of a transition. Only `written` means that it is committed. */
 export type Outcome =
   | { kind: 'written' }

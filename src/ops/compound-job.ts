@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
 import type { Database } from '../db/tables.ts';
-import { emptyTransition, type Transition } from '../db/transition.ts';
+import { merged, type Transition } from '../db/transition.ts';
 import type { Actor } from '../domain/authorize.ts';
 import { type ErrorCode, WITHOUT_HOSTS } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
@@ -210,7 +210,7 @@ export class CompoundJobs {
             parentId: job.id,
           }),
         );
-      await this.#write(joined(acts));
+      await this.#write(merged(...acts));
     }
     return vms.length;
   }
@@ -248,13 +248,6 @@ export class CompoundJobs {
     await this.#write(endCompound(job, 'SUCCEEDED', null));
   }
 }
-
-const joined = (transitions: Transition[]): Transition => ({
-  ...emptyTransition(),
-  writes: transitions.flatMap((t) => t.writes),
-  changes: transitions.flatMap((t) => t.changes),
-  jobs: transitions.flatMap((t) => t.jobs),
-});
 
 const vmsOf = (db: Kysely<Database>, compound: Compound, scope: Scope) =>
   db
@@ -311,10 +304,10 @@ export async function cancelledCompound({ db }: OpsContext, job: JobView): Promi
       queued.map(({ id }) => id),
     )
   ).filter((child) => child?.state === 'QUEUED');
-  return joined([
+  return merged(
     endCompound(job, 'CANCELLED', null),
     ...children.map((child) => endQueued(child!, 'CANCELLED', CANCELLED)),
-  ]);
+  );
 }
 
 function whatFailed({ kind }: JobView, remaining: number, failed: Failed[]): StepError {

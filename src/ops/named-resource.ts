@@ -49,7 +49,7 @@ interface NamedRow {
   generation: number;
   account_id?: number | null;
 }
-type RowOf<K extends NamedKind> = NamedRow & Selectable<Database[K]>;
+export type RowOf<K extends NamedKind> = NamedRow & Selectable<Database[K]>;
 
 /** What must be gone before a resource may be: where it is kept, and what people call it. */
 interface Inside {
@@ -303,11 +303,16 @@ export const switching =
   async (context: OpsContext, input: { id: string }, asker: Asker): Promise<Decision> => {
     const row = await findToChange(context, kind, input.id, asker);
     await guard?.(context, row, asker, wanted);
-    if (row.wanted_state === wanted) return { kind: 'already', id: row.id };
-    return changed(kind, row, asker, { wanted_state: wanted }, [
-      { field: 'wantedState', before: row.wanted_state, after: wanted },
-    ]);
+    return switched(kind, row, asker, wanted);
   };
+
+/** The same, for who was let through. */
+export const switched = <K extends NamedKind>(kind: K, row: RowOf<K>, asker: Asker, wanted: WantedState): Decision =>
+  row.wanted_state === wanted
+    ? { kind: 'already', id: row.id }
+    : changed(kind, row, asker, { wanted_state: wanted }, [
+        { field: 'wantedState', before: row.wanted_state, after: wanted },
+      ]);
 
 /** What deleting decides: only what nothing is inside. */
 export const removal =

@@ -1,11 +1,11 @@
-import type { Transition } from '../db/transition.ts';
+import { emptyTransition, merged, patch, plus, type Transition } from '../db/transition.ts';
 import { VirtgraphError } from '../domain/errors.ts';
 import { encodeId } from '../domain/ids.ts';
 import { COMPOUNDS } from '../jobs/compound.ts';
 import { compoundJob } from './compound-job.ts';
 import type { OpsContext } from './context.ts';
 import type { Asker, Decision } from './mutation.ts';
-import { type Extras, findToChange, NOUN, removal, switching } from './named-resource.ts';
+import { type Extras, findToChange, NOUN, type RowOf, removal, switched, switching } from './named-resource.ts';
 import { mustHaveRightWith } from './rights.ts';
 
 type Kind = 'account' | 'domain';
@@ -28,11 +28,7 @@ export function deletionWithAll<K extends Kind>(kind: K, extras: Required<Pick<E
       await mustHaveRightInside(context, { ...asker, verb: 'delete' }, kind, row, gone);
     // All users inside are shut out at once.
     await extras.guard(context, row, asker, 'DISABLED');
-    if (input.dryRun) return { kind: 'already', id: row.id };
-    await mustBeAtRest(context, kind, row.id);
-    const job = await compoundJob(context, `DELETE_${kind.toUpperCase()}`, { kind, id: row.id }, asker, input);
-    const disabled = await switching(kind, 'DISABLED', extras)(context, input, asker);
-    return withJob(row.id, disabled, job);
+    return input.dryRun ? { kind: 'already', id: row.id } : disabledWithJob(context, 'DELETE', kind, row, asker, input);
   };
 }
 
@@ -44,12 +40,11 @@ export function disablingWithVms<K extends Kind>(kind: K, extras: Extras<K>) {
     input: { id: string; stopVms?: boolean | null | undefined },
     asker: Asker,
   ): Promise<Decision> => {
-    const disabled = await alone(context, input, asker);
-    if (!input.stopVms) return disabled;
-    const id = disabled.id!;
-    await mustHaveRightInside(context, { ...asker, verb: 'operate' }, kind, { id }, 'vm');
-    await mustBeAtRest(context, kind, id);
-    return withJob(id, disabled, await compoundJob(context, `STOP_${kind.toUpperCase()}`, { kind, id }, asker, input));
+    if (!input.stopVms) return alone(context, input, asker);
+    const row = await findToChange(context, kind, input.id, asker);
+    await extras.guard?.(context, row, asker, 'DISABLED');
+    await mustHaveRightInside(context, { ...asker, verb: 'operate' }, kind, row, 'vm');
+    return disabledWithJob(context, 'STOP', kind, row, asker, input);
   };
 }
 
@@ -62,25 +57,34 @@ const mustHaveRightInside = (
   what: 'vm' | 'user',
 ): Promise<void> => mustHaveRightWith(context, asker, what, { account_id: kind === 'account' ? id : null });
 
-const withJob = (
-  id: number,
-  decision: Decision,
-  { jobId, transition }: { jobId: number; transition: Transition },
-): Decision => ({
-  kind: 'write',
-  id,
-  jobId,
-  transition: decision.kind === 'already' ? transition : both(decision.transition, transition),
-});
-
-const both = (a: Transition, b: Transition): Transition => ({
-  writes: [...a.writes, ...b.writes],
-  changes: [...a.changes, ...b.changes],
-  events: [...a.events, ...b.events],
-  audits: [...a.audits, ...b.audits],
-  commands: [...a.commands, ...b.commands],
-  jobs: [...a.jobs, ...b.jobs],
-});
+/**
+ * Disables what is not, and begins the job. It is a change of the row in either case, so that of two who begin one at the
+ * same moment the second is stale, reads anew, and finds the job of the first.
+ *
+ * @throws VirtgraphError CONFLICT while such a job is at work on it
+ */
+async function disabledWithJob<K extends Kind>(
+  context: OpsContext,
+  what: 'DELETE' | 'STOP',
+  kind: K,
+  row: RowOf<K>,
+  asker: Asker,
+  input: unknown,
+): Promise<Decision> {
+  const { id, generation } = row;
+  await mustBeAtRest(context, kind, id);
+  const { jobId, transition } = await compoundJob(context, `${what}_${kind.toUpperCase()}`, { kind, id }, asker, input);
+  const disabled = switched(kind, row, asker, 'DISABLED');
+  const change: Transition =
+    disabled.kind === 'write'
+      ? disabled.transition
+      : {
+          ...emptyTransition(),
+          writes: [patch(kind as Kind, id, { generation, deleted_at: null }, { generation: plus(1) })],
+          changes: [{ kind, id }],
+        };
+  return { kind: 'write', id, jobId, transition: merged(change, transition) };
+}
 
 /** @throws VirtgraphError CONFLICT while such a job is at work on it */
 async function mustBeAtRest({ db }: OpsContext, kind: Kind, id: number): Promise<void> {

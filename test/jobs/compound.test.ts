@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Core } from '../../src/core.ts';
 import { encodeId } from '../../src/domain/ids.ts';
+import type { Payload } from '../../src/ops/context.ts';
 import {
   ADMIN,
   assertClean,
+  beforeNextWrite,
   freeze,
   jobEnded,
   jobIs,
@@ -243,6 +245,27 @@ describe('with all that is inside', () => {
     gate.resolve();
     host.script = () => 'works';
     assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
+  });
+
+  it('is begun once by two who ask at the same moment, also of what is disabled already', async () => {
+    const { core, host } = bench;
+    for (const disabled of [false, true]) {
+      const { account } = await tenant();
+      const input = { id: idOf('account', account), cascade: true };
+      if (disabled) assert.deepEqual((await core.ops.disableAccount(ADMIN, { id: input.id })).errors, []);
+      const gate = Promise.withResolvers<void>();
+      host.script = async (): Promise<Verdict> => {
+        await gate.promise;
+        return 'works';
+      };
+      const [others, meanwhile] = [Promise.withResolvers<Payload>(), () => core.ops.deleteAccount(ADMIN, input)];
+      beforeNextWrite(core, async () => others.resolve(await meanwhile()));
+      assert.equal(refusalOf(await core.ops.deleteAccount(ADMIN, input)).code, 'CONFLICT');
+      const { jobId } = accepted(await others.promise);
+      gate.resolve();
+      host.script = () => 'works';
+      assert.equal((await jobEnded(core, jobId)).state, 'SUCCEEDED');
+    }
   });
 
   it('is for who may delete each, and never for what an installation or the asker stands on', async () => {
