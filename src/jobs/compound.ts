@@ -1,4 +1,13 @@
-import { atLeast, inMs, insert, now, patch, type Settable, type Transition } from '../db/transition.ts';
+import {
+  atLeast,
+  emptyTransition,
+  inMs,
+  insert,
+  now,
+  patch,
+  type Settable,
+  type Transition,
+} from '../db/transition.ts';
 import type { JobView, StepError } from '../domain/job.ts';
 import { decideVm, type VmState } from '../domain/vm-state.ts';
 import { ASK_AGAIN_MS, jobRow, type NewJob } from './advance.ts';
@@ -45,8 +54,8 @@ export const COMPOUNDS: Record<string, Compound> = Object.fromEntries(
   ),
 );
 
-export const STEP_OF_VMS = 'vms';
-export const STEP_OF_REST = 'rest';
+/** By the seq of a step: first the VMs, then what they were in. */
+const stepName = (seq: number): string => (seq === 1 ? 'vms' : 'rest');
 /** How long until a round is done although nothing was heard of: the net below lost messages. */
 const LOOK_AGAIN_MS = 6 * ASK_AGAIN_MS;
 
@@ -81,26 +90,19 @@ export function beginCompound(compound: Compound, job: NewJob, context: Compound
     open: null,
   };
   return {
-    ...nothingOf(job.id),
-    writes: [row, openStep(job.id, 1, STEP_OF_VMS)],
+    ...changeOf(job.id),
+    writes: [row, openStep(job.id, 1)],
     jobs: [view],
   };
 }
 
-const nothingOf = (jobId: number): Transition => ({
-  writes: [],
-  changes: [{ kind: 'job', id: jobId }],
-  events: [],
-  audits: [],
-  commands: [],
-  jobs: [],
-});
+const changeOf = (jobId: number): Transition => ({ ...emptyTransition(), changes: [{ kind: 'job', id: jobId }] });
 
-const openStep = (jobId: number, seq: number, name: string) =>
+const openStep = (jobId: number, seq: number) =>
   insert('job_step', {
     job_id: jobId,
     seq,
-    name,
+    name: stepName(seq),
     direction: 'DO',
     state: 'OPEN',
     host_id: null,
@@ -112,13 +114,13 @@ const whileRunning = (job: JobView) => ({ state: 'RUNNING' as const, step: job.s
 
 /** So much of the open step is done. */
 export const progressed = (job: JobView, percent: number): Transition => ({
-  ...nothingOf(job.id),
+  ...changeOf(job.id),
   writes: [patch('job', job.id, whileRunning(job), { progress: atLeast(percent), due_at: inMs(LOOK_AGAIN_MS) })],
 });
 
 /** The VMs are done with: what they were in is next. There is no way back from here on. */
 export const onToTheRest = (job: JobView): Transition => ({
-  ...nothingOf(job.id),
+  ...changeOf(job.id),
   writes: [
     patch('job', job.id, whileRunning(job), {
       step: job.step + 1,
@@ -127,7 +129,7 @@ export const onToTheRest = (job: JobView): Transition => ({
       due_at: inMs(LOOK_AGAIN_MS),
     }),
     patch('job_step', job.id, { seq: job.step, state: 'OPEN' }, { state: 'DONE', finished_at: now }),
-    openStep(job.id, job.step + 1, STEP_OF_REST),
+    openStep(job.id, job.step + 1),
   ],
 });
 
@@ -146,12 +148,12 @@ export function endCompound(
     finished_at: now,
     error_code: error?.code ?? null,
     error_message: error?.message ?? null,
-    failed_step: error ? STEP_OF_VMS : null,
+    failed_step: error && stepName(job.step),
     ...(state === 'SUCCEEDED' ? { progress: 100 } : {}),
     ...(state === 'CANCELLED' ? { cancel_requested_at: now } : {}),
   };
   return {
-    ...nothingOf(job.id),
+    ...changeOf(job.id),
     writes: [
       patch('job', job.id, whileRunning(job), set),
       patch(

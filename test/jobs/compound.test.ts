@@ -29,7 +29,7 @@ import {
   ROLE,
   refusalOf,
 } from '../support/tenants.ts';
-import type { Placed } from '../support/world.ts';
+import { insertTemplate, type Placed } from '../support/world.ts';
 import { accepted, type Bench, createInput, openBench, stepsOf, vmRow } from './cases.ts';
 
 describe('with all that is inside', () => {
@@ -156,6 +156,27 @@ describe('with all that is inside', () => {
     const again = accepted(await core.ops.deleteAccount(ADMIN, input));
     assert.equal((await jobEnded(core, again.jobId)).state, 'SUCCEEDED');
     assert.ok(!(await living('account', account.id)));
+  });
+
+  it('ends at its second step where something beside VMs cannot be deleted, and another try goes on', async () => {
+    const { core, world } = bench;
+    const account = await insertAccount(core.db, await insertDomain(core.db));
+    const template = await insertTemplate(core.db, world.zone, { account_id: account.id, active_job_id: 1 });
+    await core.inventory.load();
+    const input = { id: idOf('account', account), cascade: true };
+    const { jobId } = accepted(await core.ops.deleteAccount(ADMIN, input));
+    const { state, error_code, failed_step } = await jobEnded(core, jobId);
+    assert.deepEqual([state, error_code, failed_step], ['FAILED', 'INVALID_STATE', 'rest']);
+    assert.deepEqual(
+      (await stepsOf(core, jobId)).map((step) => [step.name, step.state]),
+      [
+        ['vms', 'DONE'],
+        ['rest', 'FAILED'],
+      ],
+    );
+    await core.db.updateTable('template').set({ active_job_id: null }).where('id', '=', template.id).execute();
+    const again = accepted(await core.ops.deleteAccount(ADMIN, input));
+    assert.equal((await jobEnded(core, again.jobId)).state, 'SUCCEEDED');
   });
 
   it('tells those inside of no host that could not be asked', async () => {
