@@ -98,8 +98,8 @@ export interface Verification {
   trimmedUntil: string | null;
   records: number;
   broken: { page: number; what: string } | null;
-  /** The last page that was looked at. */
-  head: Pick<AuditPage, 'page' | 'hash'>;
+  /** The last page that is as it was sealed; where there is none, that behind which it began. */
+  head: Head;
   /** There is no page behind it, so what is not sealed yet was counted too. */
   complete: boolean;
 }
@@ -117,24 +117,23 @@ export async function verifyAudit(
   { afterPage = 0, maxPages = Infinity }: VerifyOptions = {},
 ): Promise<Verification> {
   const start = afterPage === 0 ? BEFORE_ALL : (await pagesAfter(db, afterPage - 1, 1))[0];
+  const isThere = start?.page === afterPage;
   const found: Verification = {
     pages: 0,
     trimmed: 0,
     trimmedUntil: null,
     records: 0,
-    broken: null,
-    head: BEFORE_ALL,
+    broken: isThere ? null : { page: afterPage, what: 'The page is missing.' },
+    head: isThere ? start : BEFORE_ALL,
     complete: false,
   };
-  if (start?.page !== afterPage && afterPage !== 0)
-    return { ...found, broken: { page: afterPage, what: 'The page is missing.' } };
-  let previous: Head = start ?? BEFORE_ALL;
+  if (!isThere) return found;
   let untrimmed = false;
   for (;;) {
-    const pages = await pagesAfter(db, previous.page, Math.min(PAGES_AT_ONCE, maxPages - found.pages));
+    const pages = await pagesAfter(db, found.head.page, Math.min(PAGES_AT_ONCE, maxPages - found.pages));
     for (const page of pages) {
-      const { what, records } = await look(db, previous, page, untrimmed);
-      if (what) return { ...found, broken: { page: previous.page + 1, what } };
+      const { what, records } = await look(db, found.head, page, untrimmed);
+      if (what) return { ...found, broken: { page: found.head.page + 1, what } };
       found.pages++;
       if (page.trimmed_at === null) untrimmed = true;
       else {
@@ -142,17 +141,16 @@ export async function verifyAudit(
         found.trimmedUntil = page.last_at;
       }
       found.records += records;
-      found.head = { page: page.page, hash: page.hash };
-      previous = page;
+      found.head = page;
     }
     if (found.pages >= maxPages) return found;
     if (pages.length === 0) break;
   }
-  const missing = await missingBehind(db, previous.last_seq);
+  const missing = await missingBehind(db, found.head.last_seq);
   const broken =
     missing === 0
       ? null
-      : { page: previous.page + 1, what: `${missing} records that were not sealed yet are missing.` };
+      : { page: found.head.page + 1, what: `${missing} records that were not sealed yet are missing.` };
   return { ...found, broken, complete: true };
 }
 

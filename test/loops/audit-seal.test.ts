@@ -208,6 +208,9 @@ describe('the chain of audit pages', () => {
     assert.deepEqual([first.pages, first.complete, first.head.page], [2, false, 2]);
     const second = await verify({ afterPage: first.head.page, maxPages: 2 });
     assert.deepEqual([second.pages, second.complete, second.records], [1, true, 4]);
+    // Where nothing follows, the page behind which it began stays the newest that is known.
+    const third = await verify({ afterPage: second.head.page });
+    assert.deepEqual([third.pages, third.complete, third.head.page], [0, true, second.head.page]);
     assert.deepEqual((await verify({ afterPage: 9 })).broken, { page: 9, what: 'The page is missing.' });
   });
 
