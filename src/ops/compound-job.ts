@@ -169,12 +169,12 @@ export class CompoundJobs {
     await this.#write(progressed(job, vms === 0 ? 0 : (Math.max(0, vms - remaining) / vms) * 95));
   }
 
-  /** @returns whether it was written; not: another process has moved the job, and goes on */
-  async #write(transition: Transition): Promise<boolean> {
-    return (await this.#context.writer.submit(transition)).kind === 'written';
+  /** What is stale another process has done: it has moved the job, and goes on. */
+  async #write(transition: Transition): Promise<void> {
+    await this.#context.writer.submit(transition);
   }
 
-  /** Files the jobs of VMs that have none yet of this one. @returns of how many */
+  /** Files the jobs of VMs that have none yet of this one, all in one transaction. @returns of how many */
   async #file(compound: Compound, job: JobView, scope: Scope, room: number): Promise<number> {
     if (room <= 0) return 0;
     const { db, ids } = this.#context;
@@ -195,9 +195,9 @@ export class CompoundJobs {
       .orderBy('vm.id')
       .limit(room)
       .execute();
-    for (const vm of vms) {
-      const acts = [];
-      // In ascending ids: of those of one moment, the first waits least.
+    const acts = [];
+    // In ascending ids: of those of one moment, the first waits least.
+    for (const vm of vms)
       for (const act of compound.acts)
         acts.push(
           enqueue(workflowForAction(act), {
@@ -210,8 +210,7 @@ export class CompoundJobs {
             parentId: job.id,
           }),
         );
-      await this.#write(merged(...acts));
-    }
+    if (acts.length > 0) await this.#write(merged(...acts));
     return vms.length;
   }
 
