@@ -2,7 +2,7 @@ import { type Expression, type Kysely, type SqlBool, sql } from 'kysely';
 import type { Actor, Credential } from '../domain/authorize.ts';
 import { both, type Reach, type Rights, rightsOfRole } from '../domain/permission.ts';
 import { SESSION_IDLE_MS } from '../domain/session.ts';
-import { membershipsOf } from './memberships.ts';
+import { type Memberships, membershipsOf } from './memberships.ts';
 import type { Database } from './tables.ts';
 
 interface CredentialRow {
@@ -116,4 +116,4 @@ async function actorOf(db: Kysely<Database>, row: CredentialRow): Promise<Actor>
 
 /** Of who has to set up a second factor first. */
 const NO_RIGHTS: Rights = { reach: 'ACCOUNT', permissions: new Set() };
-const NOTHING_SHARED: Awaited<ReturnType<typeof membershipsOf>> = { projects: new Map(), roleIds: [] };
+const NOTHING_SHARED: Memberships = { projects: new Map(), roleIds: [] };

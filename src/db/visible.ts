@@ -1,5 +1,5 @@
 import { type Expression, type SqlBool, sql } from 'kysely';
-import { type Actor, grantableReaches, may, OWNED_KINDS, projectsWith, type UserActor } from '../domain/authorize.ts';
+import { type Actor, grantableReaches, isOwned, may, projectsWith, type UserActor } from '../domain/authorize.ts';
 import type { GuardedKind } from '../domain/permission.ts';
 
 /**
@@ -23,7 +23,7 @@ function visibleByRole(actor: Actor, kind: GuardedKind): Expression<SqlBool> {
       ? sql<SqlBool>`domain.path = ${actor.domainPath}`
       : sql<SqlBool>`domain.path like ${`${actor.domainPath}%`}`;
   if (kind === 'role') return sql<SqlBool>`role.reach in (${sql.join(grantableReaches(actor))})`;
-  if (!(OWNED_KINDS as readonly string[]).includes(kind)) return sql<SqlBool>`true`;
+  if (!isOwned(kind)) return sql<SqlBool>`true`;
   const owner = sql.ref(kind === 'account' ? 'account.id' : `${kind}.account_id`);
   const ways: Expression<SqlBool>[] = [];
   if (has) ways.push(within(actor, owner));

@@ -26,6 +26,7 @@ export interface WriterOptions {
   origin: string;
   /** Where accounts stand in the tree of domains, for charges. */
   tenancy: Tenancy & {
+    /** Reads where those stand that are not known. */
     know(accountIds: number[]): Promise<void>;
     /** Reads anew where they stand. */
     recall(accountIds: number[]): Promise<void>;
@@ -81,8 +82,7 @@ export class Writer {
     const { tenancy } = this.#options;
     const charged = chargedAccounts(transition);
     if (charged.length === 0) return this.#queue(transition);
-    const unknown = charged.filter((id) => tenancy.domainPathOf(id) === undefined);
-    if (unknown.length > 0) await tenancy.know(unknown);
+    await tenancy.know(charged);
     for (;;) {
       const places = placesOf(charged, tenancy);
       const outcome = await this.#queue(withTakes(transition, tenancy));

@@ -15,7 +15,6 @@ export interface Credential {
   id: number;
 }
 
-/** Someone of an account, by what the token allows. */
 /** A project has members of other accounts instead of users of its own. */
 export const ACCOUNT_TYPES = ['ACCOUNT', 'PROJECT'] as const;
 export type AccountType = (typeof ACCOUNT_TYPES)[number];
@@ -28,6 +27,7 @@ export interface Membership {
   permissions: Permissions;
 }
 
+/** Someone of an account, by what the token allows. */
 export interface UserActor {
   kind: 'user';
   userId: number;
@@ -232,7 +232,7 @@ export const OWNED_KINDS = [
   'session',
   'identity_provider',
 ] as const satisfies GuardedKind[];
-const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
+export const isOwned = (kind: GuardedKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 
 /** Whether an object exists for the actor. What it may not see is as absent as what never was. */
 export function sees(actor: Actor, kind: GuardedKind, row: Owned, tenancy: Tenancy): boolean {

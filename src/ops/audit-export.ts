@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import { type AuditFilter, auditConditions, readsAll } from '../db/audit-filter.ts';
 import type { AuditRecord, Database } from '../db/tables.ts';
 import { visible } from '../db/visible.ts';
@@ -138,7 +138,7 @@ class PublicIds {
       .selectFrom(kind as 'vm')
       .select(['id', 'uid'])
       .where('id', 'in', ids)
-      .where(sql<boolean>`${visible(actor, kind)}`)
+      .where(visible(actor, kind))
       .execute();
     for (const { id, uid } of rows) this.#names.set(`${kind} ${id}`, encodeId(kind, uid));
   }

@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import type { NewAudit, Transition } from '../db/transition.ts';
 import { visible } from '../db/visible.ts';
-import { type Actor, actorName, OWNED_KINDS } from '../domain/authorize.ts';
+import { type Actor, actorName, isOwned } from '../domain/authorize.ts';
 import type { ErrorCode } from '../domain/errors.ts';
 import { decodeId, type ResourceKind } from '../domain/ids.ts';
 import type { GuardedKind } from '../domain/permission.ts';
@@ -105,7 +105,6 @@ export async function refused(context: OpsContext, asked: Asked, code: ErrorCode
   };
 }
 
-const isOwned = (kind: ResourceKind): boolean => (OWNED_KINDS as readonly string[]).includes(kind);
 const ownerColumn = (kind: ResourceKind) =>
   kind === 'account' ? sql.ref('id') : isOwned(kind) ? sql.ref('account_id') : sql.lit(null);
 

@@ -16,7 +16,7 @@ import { visible } from '../db/visible.ts';
 import { type AccountType, rightsIn } from '../domain/authorize.ts';
 import { notFound, VirtgraphError } from '../domain/errors.ts';
 import { decodeIdOf } from '../domain/ids.ts';
-import { rightsOfRole } from '../domain/permission.ts';
+import { type RoleRow, rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { oneMoreMember } from './membership-bounds.ts';
@@ -39,7 +39,7 @@ async function projectRole(context: OpsContext, id: string, project: { id: numbe
 
 function mustNotExceedThere(
   { inventory }: OpsContext,
-  role: Parameters<typeof rightsOfRole>[0],
+  role: RoleRow,
   projectId: number,
   { actor }: Asker,
   whose: string,

@@ -1,6 +1,6 @@
 import { VirtgraphError } from '../domain/errors.ts';
 import type { FieldChange } from '../domain/kinds.ts';
-import { permissionsOf, type Reach, type Rule, rightsOfRole, rulesOf } from '../domain/permission.ts';
+import { permissionsOf, type Reach, type RoleRow, type Rule, rightsOfRole, rulesOf } from '../domain/permission.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
 import { create, remove, update } from './named-resource.ts';
@@ -46,10 +46,8 @@ export const deleteRole = remove('role', 'deleteRole', { guard: (_context, row, 
 const inWords = (rules: readonly Rule[]): string =>
   rules.map(({ effect, verb, kind }) => `${effect} ${verb} ${kind}`).join(', ');
 
-type RoleRow = Parameters<typeof rightsOfRole>[0] & { name: string; built_in: number };
-
 /** @throws VirtgraphError INVALID_STATE, FORBIDDEN */
-function mustBeOurs(role: RoleRow, asker: Asker): void {
+function mustBeOurs(role: RoleRow & { name: string; built_in: number }, asker: Asker): void {
   mustReachAll(asker, ['id']);
   if (role.built_in)
     throw new VirtgraphError({
