@@ -1,14 +1,12 @@
 import { sql } from 'kysely';
 import { newUid } from '../db/ids.ts';
-import { type Computed, emptyTransition, hold, inMs, insert, type NewEvent, now, patch } from '../db/transition.ts';
-import { visible } from '../db/visible.ts';
-import { notFound, VirtgraphError } from '../domain/errors.ts';
-import { decodeIdOf } from '../domain/ids.ts';
+import { type Computed, emptyTransition, hold, inMs, insert, now, patch } from '../db/transition.ts';
+import { VirtgraphError } from '../domain/errors.ts';
 import { both, rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
-import { find } from './named-resource.ts';
+import { find, told } from './named-resource.ts';
 import { mustHaveRightWith, mustNotExceed, roleOf } from './rights.ts';
 import { toldOnce } from './told-once.ts';
 import { grantableRole } from './user.ts';
@@ -41,18 +39,6 @@ async function mustRule(
   mustNotExceed(asker, rights, own ? 'The key' : `The user ${user.name}`, path);
 }
 
-const told = (what: string, key: { id: number; account_id: number; name: string }, asker: Asker): NewEvent => ({
-  type: `api_key.${what}`,
-  subject: { kind: 'api_key', id: key.id },
-  accountId: key.account_id,
-  jobId: null,
-  actor: asker.name,
-  reason: asker.reason,
-  changes: [
-    { field: 'name', before: what === 'created' ? null : key.name, after: what === 'created' ? key.name : null },
-  ],
-});
-
 /** A secret with which programs act as a user, with no more than the user's role, and the key's, allow. */
 export const createApiKey = toldOnce(
   'createApiKey',
@@ -81,7 +67,7 @@ export const createApiKey = toldOnce(
           insert('api_key', { ...key, key_hash: hash, expires_at: end }),
         ],
         changes: [{ kind: 'api_key', id }],
-        events: [told('created', key, asker)],
+        events: [told('api_key', key, 'created', asker, [{ field: 'name', before: null, after: key.name }])],
       },
     };
   },
@@ -117,17 +103,7 @@ export const revokeApiKey = mutation(
   { verb: 'delete', kind: 'api_key' },
   INPUTS.revokeApiKey,
   async (context, input, asker) => {
-    const uid = decodeIdOf('api_key', input.id);
-    const key =
-      uid &&
-      (await context.db
-        .selectFrom('api_key')
-        .selectAll()
-        .where('uid', '=', uid)
-        .where('deleted_at', 'is', null)
-        .where(visible(asker.actor, 'api_key'))
-        .executeTakeFirst());
-    if (!key) throw notFound('API key', ['id']);
+    const key = await find(context, 'api_key', input.id, ['id'], asker.actor);
     await mustRule(context, key, asker, ['id']);
     return {
       kind: 'write',
@@ -137,7 +113,7 @@ export const revokeApiKey = mutation(
         ...emptyTransition(),
         writes: [patch('api_key', key.id, { deleted_at: null }, { deleted_at: now })],
         changes: [{ kind: 'api_key', id: key.id }],
-        events: [told('revoked', key, asker)],
+        events: [told('api_key', key, 'revoked', asker, [{ field: 'name', before: key.name, after: null }])],
       },
     };
   },

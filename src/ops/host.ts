@@ -4,7 +4,7 @@ import { PAST_ALL_ISSUED } from '../domain/host-state.ts';
 import type { OpsContext, Via } from './context.ts';
 import { INPUTS, type Inputs } from './inputs.ts';
 import { type Asker, mutation } from './mutation.ts';
-import { find, switches, update } from './named-resource.ts';
+import { find, switches, told, update } from './named-resource.ts';
 import { type TokenPayload, toldOnce } from './told-once.ts';
 
 const EXPIRES_IN_MS = 3_600_000;
@@ -55,14 +55,9 @@ export async function createHostJoinToken(
           // Nothing of it has changed that is shown: but followers of events are woken by changes.
           changes: [subject],
           events: [
-            {
-              type: `${subject.kind}.join_token_created`,
-              subject,
-              jobId: null,
-              actor: asker.name,
-              reason: asker.reason,
-              changes: [{ field: 'maxHosts', before: null, after: String(hosts) }],
-            },
+            told(subject.kind, subject, 'join_token_created', asker, [
+              { field: 'maxHosts', before: null, after: String(hosts) },
+            ]),
           ],
         },
       };
@@ -116,16 +111,7 @@ export const revokeHostCertificate = mutation(
           ),
         ],
         changes: [{ kind: 'host', id: host.id }],
-        events: [
-          {
-            type: 'host.certificate_revoked',
-            subject: { kind: 'host', id: host.id },
-            jobId: null,
-            actor: asker.name,
-            reason: asker.reason,
-            changes: [],
-          },
-        ],
+        events: [told('host', host, 'certificate_revoked', asker, [])],
       },
     };
   },

@@ -40,7 +40,9 @@ export type NamedKind =
   | 'user'
   | 'role'
   | 'identity_provider';
-/** Columns that all of them have. */
+/** Those and others that are found by their public id, as long as they live. */
+type FoundKind = NamedKind | 'vm' | 'api_key' | 'project_member';
+/** Columns that all named ones have. */
 interface NamedRow {
   id: number;
   uid: Buffer;
@@ -64,7 +66,7 @@ const inside = (table: Absent['table'], column: string, one: string, many = `${o
   noun: [one, many],
 });
 
-export const NOUN: Record<NamedKind, string> = {
+export const NOUN: Record<FoundKind, string> = {
   zone: 'zone',
   pod: 'pod',
   cluster: 'cluster',
@@ -77,6 +79,9 @@ export const NOUN: Record<NamedKind, string> = {
   user: 'user',
   role: 'role',
   identity_provider: 'identity provider',
+  vm: 'VM',
+  api_key: 'API key',
+  project_member: 'project member',
 };
 
 const INSIDE: Record<NamedKind, Inside[]> = {
@@ -116,13 +121,13 @@ const NAMES_SHOWN = 5;
  *
  * @throws VirtgraphError NOT_FOUND, also for an id of another kind
  */
-export async function find<K extends NamedKind>(
+export async function find<K extends FoundKind>(
   context: OpsContext,
   kind: K,
   id: string,
   path: string[],
   actor: Actor,
-): Promise<RowOf<K>> {
+): Promise<Selectable<Database[K]>> {
   const uid = decodeIdOf(kind, id);
   const row =
     uid &&
@@ -134,7 +139,7 @@ export async function find<K extends NamedKind>(
       .where(visible(actor, kind))
       .executeTakeFirst());
   if (!row) throw notFound(NOUN[kind], path);
-  return row as unknown as RowOf<K>;
+  return row as unknown as Selectable<Database[K]>;
 }
 
 /** As `find`, for who would change it. @throws VirtgraphError NOT_FOUND, FORBIDDEN */
@@ -145,7 +150,7 @@ export async function findToChange<K extends NamedKind>(
   asker: Asker,
 ): Promise<RowOf<K>> {
   const { actor } = asker;
-  const row = await find(context, kind, id, ['id'], actor);
+  const row = (await find(context, kind, id, ['id'], actor)) as RowOf<K>;
   await mustHaveRightWith(context, asker, kind, row);
   if (!isOperators(actor, kind, row)) return row;
   throw new VirtgraphError({
@@ -166,7 +171,7 @@ const NOTHING_ELSE: Also = { writes: [], changes: [] };
 
 /** Tells what was done; to those of the account too that it was done to. A domain is of nobody's: to whoever did it. */
 export function told(
-  kind: NamedKind,
+  kind: FoundKind,
   row: { id: number; account_id?: number | null },
   what: string,
   asker: Asker,

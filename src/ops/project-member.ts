@@ -6,22 +6,20 @@ import {
   emptyTransition,
   hold,
   insert,
-  type NewEvent,
   now,
   patch,
   plus,
   type Transition,
 } from '../db/transition.ts';
-import { visible } from '../db/visible.ts';
 import { type AccountType, rightsIn } from '../domain/authorize.ts';
-import { notFound, VirtgraphError } from '../domain/errors.ts';
-import { decodeIdOf } from '../domain/ids.ts';
+import { VirtgraphError } from '../domain/errors.ts';
+import type { FieldChange } from '../domain/kinds.ts';
 import { type RoleRow, rightsOfRole } from '../domain/permission.ts';
 import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
 import { oneMoreMember } from './membership-bounds.ts';
 import { type Asker, type Decision, mutation } from './mutation.ts';
-import { type Also, find, mustBeGeneration } from './named-resource.ts';
+import { type Also, find, mustBeGeneration, told } from './named-resource.ts';
 import { mustHaveRightWith, mustNotExceedRights, roleOf } from './rights.ts';
 
 /** A role for a project: about what is in it, and no more than the asker has there himself. @throws VirtgraphError */
@@ -85,7 +83,11 @@ export const addProjectMember = mutation(
           // What they may do has changed: they are looked up anew.
           { kind, id: row.id },
         ],
-        events: [told('added', { id, account_id: project.id }, asker, row.name, { before: null, after: role.name })],
+        events: [
+          told('project_member', { id, account_id: project.id }, 'added', asker, [
+            roleOfMember(row.name, null, role.name),
+          ]),
+        ],
       },
     };
   },
@@ -161,40 +163,20 @@ async function written(
       ...emptyTransition(),
       writes,
       changes: [{ kind: 'project_member', id: member.id }],
-      events: [told(what, member, asker, name, { before, after })],
+      events: [told('project_member', member, what, asker, [roleOfMember(name, before, after)])],
     },
   };
 }
 
-const told = (
-  what: string,
-  member: { id: number; account_id: number },
-  asker: Asker,
-  name: string,
-  role: { before: string | null; after: string | null },
-): NewEvent => ({
-  type: `project_member.${what}`,
-  subject: { kind: 'project_member', id: member.id },
-  accountId: member.account_id,
-  jobId: null,
-  actor: asker.name,
-  reason: asker.reason,
-  changes: [{ field: `role of ${name}`, ...role }],
+const roleOfMember = (name: string, before: string | null, after: string | null): FieldChange => ({
+  field: `role of ${name}`,
+  before,
+  after,
 });
 
 /** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
 async function findMember(context: OpsContext, id: string, asker: Asker): Promise<ProjectMember> {
-  const uid = decodeIdOf('project_member', id);
-  const member =
-    uid &&
-    (await context.db
-      .selectFrom('project_member')
-      .selectAll()
-      .where('uid', '=', uid)
-      .where('deleted_at', 'is', null)
-      .where(visible(asker.actor, 'project_member'))
-      .executeTakeFirst());
-  if (!member) throw notFound('project member', ['id']);
+  const member = await find(context, 'project_member', id, ['id'], asker.actor);
   await mustHaveRightWith(context, asker, 'project_member', member);
   return member;
 }

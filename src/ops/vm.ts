@@ -9,10 +9,8 @@ import {
   type Settable,
   type Write,
 } from '../db/transition.ts';
-import { visible } from '../db/visible.ts';
 import type { Actor } from '../domain/authorize.ts';
-import { notFound, VirtgraphError } from '../domain/errors.ts';
-import { decodeIdOf } from '../domain/ids.ts';
+import { VirtgraphError } from '../domain/errors.ts';
 import type { FieldChange } from '../domain/kinds.ts';
 import type { Verb } from '../domain/permission.ts';
 import { decideVm } from '../domain/vm-state.ts';
@@ -30,18 +28,8 @@ import { mustBeEnabled } from './vm-create.ts';
 const QUEUE_MAX = 16;
 
 /** @throws VirtgraphError NOT_FOUND, FORBIDDEN */
-export async function findVm(context: OpsContext, id: string, asker: Asker): Promise<Vm> {
-  const uid = decodeIdOf('vm', id);
-  const vm =
-    uid &&
-    (await context.db
-      .selectFrom('vm')
-      .selectAll()
-      .where('uid', '=', uid)
-      .where('deleted_at', 'is', null)
-      .where(visible(asker.actor, 'vm'))
-      .executeTakeFirst());
-  if (!vm) throw notFound('VM', ['id']);
+async function findVm(context: OpsContext, id: string, asker: Asker): Promise<Vm> {
+  const vm = await find(context, 'vm', id, ['id'], asker.actor);
   await mustHaveRightWith(context, asker, 'vm', vm);
   return vm;
 }
