@@ -1,12 +1,10 @@
-import type { Account } from '../db/tables.ts';
 import { holdDomainAt, insert } from '../db/transition.ts';
-import type { OpsContext } from './context.ts';
 import { INPUTS } from './inputs.ts';
-import { type Asker, mutation } from './mutation.ts';
-import { create, type Extras, find, switching, update, type Wanted } from './named-resource.ts';
+import { mutation } from './mutation.ts';
+import { create, find, update } from './named-resource.ts';
 import { membershipsGo } from './project-member.ts';
 import { mayGo, mustOutrankAllIn, mustReachDomains } from './rights.ts';
-import { deletionWithAll, disablingWithVms } from './with-all-inside.ts';
+import { switchesWithAll } from './with-all-inside.ts';
 
 export const createAccount = mutation(
   'createAccount',
@@ -29,32 +27,10 @@ export const updateAccount = mutation(
   (context, input, asker) => update(context, 'account', input, asker),
 );
 
-const extras = {
-  async guard(context: OpsContext, account: Account, asker: Asker, wanted: Wanted) {
+export const accountSwitches = switchesWithAll('account', 'Account', {
+  async guard(context, account, asker, wanted) {
     mayGo('account', account.id, asker, wanted);
     if (wanted === 'DISABLED') await mustOutrankAllIn(context, { account: account.id }, asker);
   },
-  along: (context: OpsContext, account: Account) =>
-    membershipsGo(context, ['account_id', 'member_account_id'], account.id),
-} satisfies Extras<'account'>;
-
-export const enableAccount = mutation(
-  'enableAccount',
-  { verb: 'update', kind: 'account' },
-  INPUTS.enableAccount,
-  switching('account', 'ENABLED', extras),
-);
-
-export const disableAccount = mutation(
-  'disableAccount',
-  { verb: 'update', kind: 'account' },
-  INPUTS.disableAccount,
-  disablingWithVms('account', extras),
-);
-
-export const deleteAccount = mutation(
-  'deleteAccount',
-  { verb: 'delete', kind: 'account' },
-  INPUTS.deleteAccount,
-  deletionWithAll('account', extras),
-);
+  along: (context, account) => membershipsGo(context, ['account_id', 'member_account_id'], account.id),
+});

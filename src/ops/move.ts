@@ -13,6 +13,16 @@ import { mayGo, mustOutrankAllIn, mustReachDomains } from './rights.ts';
 /** How deep domains may stand in one another: the ids of all of them make up a path of 255 characters. */
 export const MAX_DEPTH = 16;
 
+/** @throws VirtgraphError INVALID_INPUT where so many domains do not stand in one another */
+export function mustBeDepth(depth: number): void {
+  if (depth <= MAX_DEPTH) return;
+  throw new VirtgraphError({
+    code: 'INVALID_INPUT',
+    message: `Domains stand at most ${MAX_DEPTH} deep in one another.`,
+    path: ['parentId'],
+  });
+}
+
 /** With all that it has, and what of it is counted in the domains above. Its users see from then on what is there. */
 export const moveAccount = mutation(
   'moveAccount',
@@ -103,12 +113,7 @@ function mustFit(domain: Domain, to: Domain, below: { path: string }[]): void {
       path: ['parentId'],
     });
   const height = Math.max(...below.map(({ path }) => domainsOf(path).length)) - domainsOf(domain.path).length + 1;
-  if (domainsOf(to.path).length + height > MAX_DEPTH)
-    throw new VirtgraphError({
-      code: 'INVALID_INPUT',
-      message: `Domains stand at most ${MAX_DEPTH} deep in one another.`,
-      path: ['parentId'],
-    });
+  mustBeDepth(domainsOf(to.path).length + height);
 }
 
 const USED = Object.values(QUOTA).map(({ used }) => used);

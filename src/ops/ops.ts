@@ -1,11 +1,11 @@
 import type { Actor } from '../domain/authorize.ts';
 import type { PlacementVerdict } from '../domain/placement.ts';
-import { createAccount, deleteAccount, disableAccount, enableAccount, updateAccount } from './account.ts';
+import { accountSwitches, createAccount, updateAccount } from './account.ts';
 import { createApiKey, revokeApiKey } from './api-key.ts';
 import { clusterSwitches, createCluster, updateCluster } from './cluster.ts';
 import { CompoundJobs, deletionPlan, type PlanItem, type Scope } from './compound-job.ts';
 import { FROM_WITHIN, type OpsContext, type Payload, type Via } from './context.ts';
-import { createDomain, deleteDomain, disableDomain, enableDomain, updateDomain } from './domain.ts';
+import { createDomain, domainSwitches, updateDomain } from './domain.ts';
 import { createHostJoinToken, hostSwitches, type JoinTokenPayload, revokeHostCertificate, updateHost } from './host.ts';
 import { createIdentityProvider, identityProviderSwitches, updateIdentityProvider } from './identity-provider.ts';
 import type { ExplainPlacementInput } from './inputs.ts';
@@ -80,15 +80,15 @@ const MUTATIONS = {
   createDomain,
   updateDomain,
   moveDomain,
-  enableDomain,
-  disableDomain,
-  deleteDomain,
+  enableDomain: domainSwitches.enable,
+  disableDomain: domainSwitches.disable,
+  deleteDomain: domainSwitches.remove,
   createAccount,
   updateAccount,
   moveAccount,
-  enableAccount,
-  disableAccount,
-  deleteAccount,
+  enableAccount: accountSwitches.enable,
+  disableAccount: accountSwitches.disable,
+  deleteAccount: accountSwitches.remove,
   addProjectMember,
   updateProjectMember,
   removeProjectMember,
@@ -149,8 +149,8 @@ export const compoundJobs = (context: OpsContext): CompoundJobs =>
     template: templateSwitches.remove,
     user: userSwitches.remove,
     identity_provider: identityProviderSwitches.remove,
-    account: deleteAccount,
-    domain: deleteDomain,
+    account: accountSwitches.remove,
+    domain: domainSwitches.remove,
   });
 
 /** All operations, bound to what they work with. */

@@ -4,17 +4,19 @@ import { encodeId } from '../domain/ids.ts';
 import { COMPOUNDS } from '../jobs/compound.ts';
 import { compoundJob } from './compound-job.ts';
 import type { OpsContext } from './context.ts';
-import type { Asker, Decision } from './mutation.ts';
+import { INPUTS } from './inputs.ts';
+import { type Asker, type Decision, mutation } from './mutation.ts';
 import { type Extras, findToChange, NOUN, type RowOf, removal, switched, switching } from './named-resource.ts';
 import { mustHaveRightWith } from './rights.ts';
 
 type Kind = 'account' | 'domain';
+type Guarded<K extends Kind> = Extras<K> & Required<Pick<Extras<K>, 'guard'>>;
 
 /**
  * Deletes what is empty; or, with `cascade`, disables it and begins a job that deletes all that is inside and then it.
  * `dryRun` checks the same and does nothing.
  */
-export function deletionWithAll<K extends Kind>(kind: K, extras: Required<Pick<Extras<K>, 'guard'>> & Extras<K>) {
+function deletionWithAll<K extends Kind>(kind: K, extras: Guarded<K>) {
   const alone = removal(kind, extras);
   return async (
     context: OpsContext,
@@ -33,7 +35,7 @@ export function deletionWithAll<K extends Kind>(kind: K, extras: Required<Pick<E
 }
 
 /** Disables; with `stopVms`, begins a job that stops what runs inside. */
-export function disablingWithVms<K extends Kind>(kind: K, extras: Extras<K>) {
+function disablingWithVms<K extends Kind>(kind: K, extras: Guarded<K>) {
   const alone = switching(kind, 'DISABLED', extras);
   return async (
     context: OpsContext,
@@ -42,7 +44,7 @@ export function disablingWithVms<K extends Kind>(kind: K, extras: Extras<K>) {
   ): Promise<Decision> => {
     if (!input.stopVms) return alone(context, input, asker);
     const row = await findToChange(context, kind, input.id, asker);
-    await extras.guard?.(context, row, asker, 'DISABLED');
+    await extras.guard(context, row, asker, 'DISABLED');
     await mustHaveRightInside(context, { ...asker, verb: 'operate' }, kind, row, 'vm');
     return disabledWithJob(context, 'STOP', kind, row, asker, input);
   };
@@ -103,3 +105,20 @@ async function mustBeAtRest({ db }: OpsContext, kind: Kind, id: number): Promise
     path: ['id'],
   });
 }
+
+/** enable, disable and delete of what holds others, by the names of their mutations. */
+export const switchesWithAll = <K extends Kind>(kind: K, noun: Capitalize<Kind>, extras: Guarded<K>) => ({
+  enable: mutation(
+    `enable${noun}`,
+    { verb: 'update', kind },
+    INPUTS[`enable${noun}`],
+    switching(kind, 'ENABLED', extras),
+  ),
+  disable: mutation(
+    `disable${noun}`,
+    { verb: 'update', kind },
+    INPUTS[`disable${noun}`],
+    disablingWithVms(kind, extras),
+  ),
+  remove: mutation(`delete${noun}`, { verb: 'delete', kind }, INPUTS[`delete${noun}`], deletionWithAll(kind, extras)),
+});
