@@ -1,7 +1,8 @@
 -- How much an account, and a domain with all below it, may have and has. NULL: without a limit.
 --
 -- Beside `account` and `domain` and not in them: what makes something in an account holds those rows, shared, and would
--- wait for itself and others if it had to write to them too.
+-- wait for itself and others if it had to write to them too. Two tables alike: the root domain and the first account have
+-- the same id, each row needs the owner that it refers to, and a charge locks the account's before those of domains.
 
 CREATE TABLE IF NOT EXISTS account_quota (
   id                   BIGINT UNSIGNED NOT NULL PRIMARY KEY,  -- the account's

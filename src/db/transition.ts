@@ -189,7 +189,10 @@ export interface Hold {
   guard: Record<string, unknown>;
 }
 
-/** Nothing that lives may be inside, but for one, or no more than so much. Holds once the parent is locked, for whoever puts something in holds it too. */
+/**
+ * Nothing that lives may be inside, but for one, or no more than so much. Holds once the parent is locked, for whoever
+ * puts something in holds it too.
+ */
 export interface Absent {
   op: 'absent';
   table:
@@ -304,19 +307,10 @@ export const hold = (table: Hold['table'], id: number): Hold => ({
   enabled: false,
   guard: {},
 });
-export const holdEnabled = (table: Hold['table'], id: number): Hold => ({
-  op: 'hold',
-  table,
-  id,
-  enabled: true,
-  guard: {},
-});
+export const holdEnabled = (table: Hold['table'], id: number): Hold => ({ ...hold(table, id), enabled: true });
 /** A parent that must still be as its author saw it: STALE where it is not. */
 export const holdAsSeen = <T extends Hold['table']>(table: T, id: number, guard: Guard<T>): Hold => ({
-  op: 'hold',
-  table,
-  id,
-  enabled: false,
+  ...hold(table, id),
   guard: guard as Record<string, unknown>,
 });
 /** A domain that must also stand where its reader saw it: what is made in it has its path. */
