@@ -1,5 +1,6 @@
 import {
   atLeast,
+  emptyTransition,
   inMs,
   insert,
   now,
@@ -64,24 +65,12 @@ export function begin<C>(workflow: Workflow<C>, job: NewJob, context: C): Transi
 /** A job that was accepted while another held its target: it waits, with nothing resolved yet. */
 export function enqueue(workflow: Workflow, job: NewJob): Transition {
   const row = insert('job', { ...jobRow(workflow, job), state: 'QUEUED', context: null, due_at: inMs(ASK_AGAIN_MS) });
-  const view: JobView = {
-    id: job.id,
-    kind: workflow.kind,
-    state: 'QUEUED',
-    direction: 'DO',
-    step: 0,
-    leaseEpoch: 1,
-    parentId: job.parentId,
-    target: job.target,
-    actor: job.actor,
-    reason: job.reason,
-    cancelRequested: false,
-    cancellable: true,
-    failure: null,
-    context: job.input,
-    open: null,
+  return {
+    ...emptyTransition(),
+    writes: [row],
+    changes: [{ kind: 'job', id: job.id }],
+    jobs: [newView(workflow.kind, job, job.input)],
   };
-  return { writes: [row], changes: [{ kind: 'job', id: job.id }], events: [], audits: [], commands: [], jobs: [view] };
 }
 
 /** A queued job begins: what `begin` writes, on the row that is there. */
@@ -245,11 +234,12 @@ export const jobRow = (workflow: Pick<Workflow, 'kind' | 'version'>, job: NewJob
   input: JSON.stringify(job.input),
 });
 
-const viewOf = (kind: string, job: NewJob, context: unknown, move: Move): JobView => ({
+/** A job that has not begun, as its process remembers it. */
+export const newView = (kind: string, job: NewJob, context: unknown): JobView => ({
   id: job.id,
   kind,
-  state: move.state,
-  direction: move.direction,
+  state: 'QUEUED',
+  direction: 'DO',
   step: 0,
   leaseEpoch: 1,
   parentId: job.parentId,
@@ -257,9 +247,17 @@ const viewOf = (kind: string, job: NewJob, context: unknown, move: Move): JobVie
   actor: job.actor,
   reason: job.reason,
   cancelRequested: false,
-  cancellable: move.cancellable,
+  cancellable: true,
   failure: null,
   context,
+  open: null,
+});
+
+const viewOf = (kind: string, job: NewJob, context: unknown, move: Move): JobView => ({
+  ...newView(kind, job, context),
+  state: move.state,
+  direction: move.direction,
+  cancellable: move.cancellable,
   open: move.open && openOf(move.open),
 });
 
@@ -280,6 +278,7 @@ export const clip = (message: string): string => {
  * host hears of it by the change of its commands.
  */
 export const cancelRequested = (job: JobView): Transition => ({
+  ...emptyTransition(),
   writes: [
     patch(
       'job',
@@ -292,8 +291,4 @@ export const cancelRequested = (job: JobView): Transition => ({
     { kind: 'job', id: job.id },
     ...(job.open?.hostId == null ? [] : [{ kind: 'command' as const, id: job.open.hostId }]),
   ],
-  events: [],
-  audits: [],
-  commands: [],
-  jobs: [],
 });

@@ -10,7 +10,7 @@ import {
 } from '../db/transition.ts';
 import type { JobView, StepError } from '../domain/job.ts';
 import { decideVm, type VmState } from '../domain/vm-state.ts';
-import { ASK_AGAIN_MS, jobRow, type NewJob } from './advance.ts';
+import { ASK_AGAIN_MS, jobRow, type NewJob, newView } from './advance.ts';
 import type { PlannedAction } from './vm-plan.ts';
 
 /**
@@ -72,27 +72,10 @@ export function beginCompound(compound: Compound, job: NewJob, context: Compound
     due_at: inMs(LOOK_AGAIN_MS),
     started_at: now,
   });
-  const view: JobView = {
-    id: job.id,
-    kind: compound.kind,
-    state: 'RUNNING',
-    direction: 'DO',
-    step: 1,
-    leaseEpoch: 1,
-    parentId: job.parentId,
-    target: job.target,
-    actor: job.actor,
-    reason: job.reason,
-    cancelRequested: false,
-    cancellable: true,
-    failure: null,
-    context,
-    open: null,
-  };
   return {
     ...changeOf(job.id),
     writes: [row, openStep(job.id, 1)],
-    jobs: [view],
+    jobs: [{ ...newView(compound.kind, job, context), state: 'RUNNING', step: 1 }],
   };
 }
 
