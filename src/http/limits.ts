@@ -47,6 +47,10 @@ export interface Limits {
   /** A WebSocket has to say who it is within this time. */
   connectionInitMs: number;
   sockets: number;
+  /** Connections to the port of hosts whose other side has shown no certificate of ours. */
+  strangers: number;
+  /** How long one of these lasts: to join takes a moment. */
+  strangerMs: number;
   /** What one user may have open. */
   socketsPerUser: number;
   operationsPerSocket: number;
@@ -90,6 +94,8 @@ export const DEFAULT_LIMITS: Limits = {
   rememberTokenMs: 5_000,
   connectionInitMs: 5_000,
   sockets: 10_000,
+  strangers: 256,
+  strangerMs: 30_000,
   socketsPerUser: 50,
   operationsPerSocket: 100,
   bufferedBytes: 1024 * 1024,

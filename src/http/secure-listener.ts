@@ -1,6 +1,9 @@
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
 import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import type { Logger } from 'pino';
+import type { Limits } from './limits.ts';
 import { listen } from './listen.ts';
 
 /** In PEM. */
@@ -32,6 +35,8 @@ export interface SecureListener {
 /** TLS, for WebSockets of programs alone: any other request is answered 404. */
 export async function listenSecurely(
   { host, port, certificate, authority }: SecureOptions,
+  limits: Pick<Limits, 'strangers' | 'strangerMs'>,
+  log: Logger,
   upgrade: (request: IncomingMessage, transport: Duplex, head: Buffer) => void,
 ): Promise<SecureListener> {
   const context = ({ cert, key }: Certificate) => ({ cert, key, ca: authority, minVersion: 'TLSv1.3' as const });
@@ -44,6 +49,7 @@ export async function listenSecurely(
     headersTimeout: 10_000,
     requestTimeout: 30_000,
   });
+  server.on('secureConnection', boundStrangers(limits, log));
   server.on('request', (_request, response) => response.writeHead(404, { connection: 'close' }).end());
   server.on('upgrade', upgrade);
   const where = await listen(server, host, port);
@@ -56,5 +62,30 @@ export async function listenSecurely(
       await new Promise<void>((resolve) => server.close(() => resolve()));
       clearTimeout(timer);
     },
+  };
+}
+
+/**
+ * Whoever has shown no certificate that is ours gets one of a few places, for a short while: nobody fills the port with
+ * connections on which he asks for nothing, and hosts that are known have none of these places.
+ */
+function boundStrangers(
+  { strangers, strangerMs }: Pick<Limits, 'strangers' | 'strangerMs'>,
+  log: Logger,
+): (socket: TLSSocket) => void {
+  let open = 0;
+  return (socket) => {
+    if (socket.authorized) return;
+    if (open >= strangers) {
+      log.info({ address: socket.remoteAddress }, 'cut: too many connections to the port of hosts show no certificate');
+      socket.destroy();
+      return;
+    }
+    open++;
+    const timer = setTimeout(() => socket.destroy(), strangerMs);
+    socket.once('close', () => {
+      open--;
+      clearTimeout(timer);
+    });
   };
 }

@@ -113,7 +113,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   server.on('upgrade', upgradeListener(edge, clients, programs));
   const { authority, port } = await listen(server, options.host, options.port);
   const secure = options.secure
-    ? await listenSecurely(options.secure, upgradeListener(edge, null, securePrograms))
+    ? await listenSecurely(options.secure, limits, log, upgradeListener(edge, null, securePrograms))
     : null;
 
   let closing: Promise<void> | undefined;
