@@ -59,7 +59,10 @@ function shakenHands(socket: TLSSocket, timeoutMs: number, signal: AbortSignal):
     signal.addEventListener('abort', abort, { once: true });
     socket.once('secureConnect', resolve);
     socket.on('error', (error) => reject(toLost(error)));
-    socket.once('close', () => reject(new ConnectionLost('closed while shaking hands')));
+    socket.once('close', () => {
+      signal.removeEventListener('abort', abort);
+      reject(new ConnectionLost('closed while shaking hands'));
+    });
     socket.setTimeout(timeoutMs, () => reject(new ConnectionLost(`no handshake in ${timeoutMs} ms`)));
     if (signal.aborted) abort();
   });

@@ -4,7 +4,7 @@ import { destination, levels, pino } from 'pino';
 import { ArgumentError, HELP, readArguments } from './arguments.ts';
 import { type Hostd, HostdOptionsError, startHostd } from './daemon.ts';
 import { DataFolderInUse } from './data-folder.ts';
-import { CertificateRefused, GivenUp, JoinTokenRefused, WrongControlPlane } from './given-up.ts';
+import { GivenUp, JoinTokenRefused } from './given-up.ts';
 import { BridgeError } from './network/taps.ts';
 
 const EXIT_WRONG_USE = 2;
@@ -61,8 +61,7 @@ const TOLD: [kind: new (...args: never[]) => Error, before: string, after: strin
   [BridgeError, '', 'hostd --help tells how.\n', EXIT_WRONG_USE],
   [DataFolderInUse, '', '', 1],
   [JoinTokenRefused, 'the join token was refused: ', '', 1],
-  [WrongControlPlane, '', '', 1],
-  [CertificateRefused, '', '', 1],
+  [GivenUp, '', '', 1],
 ];
 
 function tell(error: unknown): void {

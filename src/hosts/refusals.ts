@@ -151,8 +151,9 @@ export class HostRefusals {
     const now = this.#now();
     const before = this.#windows.get(source);
     if (before && now - before.since < WINDOW_MS) return before;
-    if (this.#windows.size >= SOURCES_AT_MOST)
-      for (const [key, { since }] of this.#windows) if (now - since >= WINDOW_MS) this.#windows.delete(key);
+    // The oldest stands first: sources that are only counted, like addresses, are as many as somebody likes.
+    this.#windows.delete(source);
+    if (this.#windows.size >= SOURCES_AT_MOST) this.#windows.delete(this.#windows.keys().next().value!);
     const window: Window = { since: now, told: new Set(), untold: before?.untold ?? 0 };
     this.#windows.set(source, window);
     return window;

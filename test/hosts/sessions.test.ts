@@ -4,7 +4,7 @@ import pino from 'pino';
 import type { Core } from '../../src/core.ts';
 import { encodeId } from '../../src/domain/ids.ts';
 import { HostSessions, unreachableTransition } from '../../src/hosts/sessions.ts';
-import { ADMIN, openCore, until } from '../support/core.ts';
+import { ADMIN, beforeNextWrite, openCore, until } from '../support/core.ts';
 import { freshDatabase, type TestDatabase } from '../support/database.ts';
 import { insertHost, insertWorld, type World } from '../support/world.ts';
 
@@ -150,21 +150,12 @@ describe('sessions of hosts', () => {
 
   it('have the caps of the ratios that hold when they begin, whoever changes them meanwhile', async () => {
     const cluster = { id: encodeId('cluster', world.cluster.uid) };
-    /** Lets `first` happen between what the next writer has read and what it writes. */
-    const before = (first: () => Promise<unknown>): void => {
-      const { submit } = core.writer;
-      core.writer.submit = async (transition) => {
-        core.writer.submit = submit;
-        await first();
-        return core.writer.submit(transition);
-      };
-    };
     const caps = async () => [(await row()).vcpus_cap, (await row()).memory_cap_mib];
-    before(() => core.ops.updateCluster(ADMIN, { ...cluster, vcpuOvercommit: 4, memoryOvercommit: 2 }));
+    beforeNextWrite(core, () => core.ops.updateCluster(ADMIN, { ...cluster, vcpuOvercommit: 4, memoryOvercommit: 2 }));
     await sessions.open(host(), FACTS);
     assert.deepEqual(await caps(), [8 * 4, 1_024 * 2]);
 
-    before(() => sessions.open(host(), { ...FACTS, vcpusTotal: 16 }));
+    beforeNextWrite(core, () => sessions.open(host(), { ...FACTS, vcpusTotal: 16 }));
     const changed = await core.ops.updateCluster(ADMIN, { ...cluster, vcpuOvercommit: 3 });
     assert.deepEqual(changed.errors, []);
     assert.deepEqual(await caps(), [16 * 3, 1_024 * 2]);
@@ -179,13 +170,9 @@ describe('sessions of hosts', () => {
     const { id } = await insertHost(database.db, world);
     const caller = { id, version: 1 };
     await sessions.open(caller, FACTS);
-    const { submit } = core.writer;
-    // Between what is read and what is written.
-    core.writer.submit = async (transition) => {
-      core.writer.submit = submit;
-      await database.db.updateTable('host').set({ certificate_floor: 3 }).where('id', '=', id).execute();
-      return submit.call(core.writer, transition);
-    };
+    beforeNextWrite(core, () =>
+      database.db.updateTable('host').set({ certificate_floor: 3 }).where('id', '=', id).execute(),
+    );
     await assert.rejects(sessions.open(caller, FACTS), { code: 'UNAUTHENTICATED' });
   });
 });

@@ -28,9 +28,9 @@ export async function selfSigned(...names: string[]): Promise<TestCertificate> {
     },
     webcrypto as never,
   );
-  const key = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
+  const key = await webcrypto.subtle.exportKey('pkcs8', keys.privateKey);
   return {
     certificate: certificate.toString('pem'),
-    key: `-----BEGIN PRIVATE KEY-----\n${key.match(/.{1,64}/g)!.join('\n')}\n-----END PRIVATE KEY-----\n`,
+    key: x509.PemConverter.encode(key, x509.PemConverter.PrivateKeyTag),
   };
 }
