@@ -15,7 +15,7 @@ import { insertWorld } from '../support/world.ts';
 
 const WARM_UP = 50;
 const RECONNECTS = 200;
-/** A connection that is kept by mistake holds some 100 KiB, with its TLS. */
+/** A fiftieth of a MiB for each: what is kept by mistake grows with every reconnect, and noise does not. */
 const GROWTH_AT_MOST = 4 * 1024 * 1024;
 
 setFlagsFromString('--expose-gc');
